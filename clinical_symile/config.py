@@ -1,0 +1,263 @@
+"""The configuration of an experiment: pydantic models, YAML in, digest out.
+
+A configuration is plain data: no expressions, no code. ``load_config`` merges the defaults below, a YAML file and
+``a.b=c`` overrides, in that order, and refuses keys that it does not know.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clinical_symile.errors import ConfigError
+
+AccessClass = Literal["synthetic", "open", "credentialed"]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, and values do not change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SimulationConfig(Section):
+    """A simulated hospital (see ``clinical_symile/simulation/law.py`` for the generative model)."""
+
+    admissions: int = Field(600, ge=20, le=90_000, description="admissions that have all three modalities")
+    synergy: float = Field(0.5, ge=0, le=1, description="share of the ties that only the triple shows")
+    seed: int = Field(0, ge=0)
+    dicom: bool = Field(False, description="also write each X-ray as DICOM")
+    quirks: bool = Field(False, description="add the traps of real data")
+
+
+class HospitalConfig(Section):
+    """Where the raw files are. Without paths, the workspace's simulated hospital is used."""
+
+    kind: Literal["mimic", "manifest"] = "mimic"
+    mimic_iv: Path | None = Field(None, description="folder with patients, admissions, labevents (or its parent of hosp/)")
+    mimic_cxr: Path | None = None
+    mimic_ecg: Path | None = None
+    manifest: Path | None = Field(None, description="kind=manifest: CSV with one row per admission")
+    labs: Path | None = Field(None, description="kind=manifest: long CSV of laboratory results")
+    access: AccessClass | None = Field(
+        None, description="class that everything derived inherits; default: synthetic for a simulated hospital, else credentialed"
+    )
+
+
+class CohortConfig(Section):
+    """The admissions that take part, their splits and candidate sets."""
+
+    rules: Literal["symile-mimic"] = "symile-mimic"
+    lab_window_hours: float = Field(24, gt=0, description="labs: |charttime - admittime| at most this")
+    ecg_window_hours: float = Field(24, gt=0, description="ECG: |ecg_time - admittime| at most this")
+    cxr_after_hours: float = Field(24, ge=0, description="CXR: strictly later than this after admission")
+    cxr_until_hours: float = Field(72, gt=0, description="CXR: at most this after admission")
+    require: tuple[Literal["cxr", "ecg", "labs"], ...] = Field(("cxr", "ecg", "labs"), description="modalities an admission must have")
+    val_fraction: float = Field(0.15, gt=0, lt=1)
+    test_fraction: float = Field(0.25, gt=0, lt=1)
+    candidates: int = Field(10, ge=2, description="size of each candidate set, the positive included")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _windows_and_fractions(self) -> CohortConfig:
+        if self.cxr_until_hours <= self.cxr_after_hours:
+            raise ValueError("cxr_until_hours must be larger than cxr_after_hours")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction + test_fraction must be below 1, otherwise nothing is left to train on")
+        return self
+
+
+class PrepareConfig(Section):
+    """Raw files to arrays."""
+
+    max_reject_share: float = Field(0.05, ge=0, le=1, description="fail when a larger share of the admissions is rejected")
+    allow_burned_in: bool = Field(False, description="accept DICOM files that say BurnedInAnnotation=YES")
+
+
+class ModelConfig(Section):
+    """Encoders and heads. The defaults are the released checkpoint's architecture."""
+
+    cxr_encoder: Literal["resnet50", "small"] = "resnet50"
+    ecg_encoder: Literal["resnet18", "small"] = "resnet18"
+    labs_hidden: tuple[int, ...] = Field((256, 1024), description="hidden widths of the laboratory MLP")
+    embed_dim: int = Field(8192, ge=2)
+    logit_scale_init: float = Field(-7.0, description="log of the initial scale")
+
+
+class TrainConfig(Section):
+    """Optimisation. The defaults are the released checkpoint's; see pipelines/configs for presets."""
+
+    loss: Literal["symile", "clip"] = "symile"
+    run: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="folder name under runs/; default: the loss")
+    negative_sampling: Literal["n", "n_squared"] = "n_squared"
+    epochs: int = Field(80, ge=1)
+    batch_size: int = Field(280, ge=2)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.5, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate over the steps; cosine has a 5 % warm-up")
+    freeze_logit_scale: bool = False
+    max_logit_scale: float | None = Field(None, description="log-scale clamp after each step; none in the paper")
+    select_by: Literal["loss", "accuracy_10way"] = Field("loss", description="validation metric that picks the epoch kept")
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = Field(1, ge=1)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    seed: int = Field(0, ge=0)
+
+    @property
+    def run_name(self) -> str:
+        """The folder name of this run under ``runs/``."""
+        return self.run or self.loss
+
+
+class EvaluateConfig(Section):
+    """Metrics, intervals and baselines."""
+
+    split: Literal["val", "test"] = "test"
+    bootstrap: int = Field(2000, ge=100, description="patient-clustered resamples")
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    recall_at: tuple[int, ...] = (1, 5, 10)
+    batch_size: int = Field(128, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class IndexConfig(Section):
+    """Which X-rays the gallery holds."""
+
+    splits: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
+    batch_size: int = Field(128, ge=1)
+
+
+class RegistryConfig(Section):
+    """The name under which versions are registered."""
+
+    name: str = Field("symile-mimic", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    tracking_uri: str | None = Field(None, description="default: sqlite in the workspace")
+
+
+class ReviewConfig(Section):
+    """The dashboard. Loopback only."""
+
+    port: int = Field(8501, ge=1024, le=65535)
+
+
+class PipelineConfig(Section):
+    """What ``run`` and ``demo`` do beyond one stage at a time."""
+
+    losses: tuple[Literal["symile", "clip"], ...] = Field(("symile", "clip"), description="one model is trained for each")
+
+
+class ExperimentConfig(Section):
+    """Everything an experiment depends on."""
+
+    simulation: SimulationConfig = SimulationConfig()
+    hospital: HospitalConfig = HospitalConfig()
+    cohort: CohortConfig = CohortConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    index: IndexConfig = IndexConfig()
+    registry: RegistryConfig = RegistryConfig()
+    review: ReviewConfig = ReviewConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+
+
+def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Defaults, then a YAML file, then ``section.key=value`` overrides.
+
+    Args:
+        file: YAML file with any subset of the sections.
+        overrides: strings such as ``"train.lr=5e-4"``; the value is read as YAML.
+
+    Raises:
+        ConfigError: the file is not there, is no YAML mapping, or a key or value is not allowed. The message names it.
+    """
+    tree: dict[str, Any] = {}
+    if file is not None:
+        tree = _read_yaml(file)
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return ExperimentConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, file)) from None
+
+
+def config_digest(section: BaseModel | Mapping[str, Any]) -> str:
+    """SHA-256 of a configuration in canonical JSON, first 16 hex digits."""
+    data = section.model_dump(mode="json") if isinstance(section, BaseModel) else dict(section)
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: there is no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read as a configuration file ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{file}: must hold sections such as 'train:', but holds a {type(loaded).__name__}")
+    # Relative paths in a file are relative to that file, so that a configuration can be moved with its data.
+    hospital = loaded.get("hospital")
+    if isinstance(hospital, dict):
+        for key in ("mimic_iv", "mimic_cxr", "mimic_ecg", "manifest", "labs"):
+            if isinstance(hospital.get(key), str):
+                hospital[key] = str((file.parent / hospital[key]).resolve())
+    return loaded
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    path, separator, raw = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or len(keys) < 2 or not all(keys):
+        raise ConfigError(f"--set {override!r}: write it as section.key=value, for example train.lr=5e-4")
+    node = tree
+    for key in keys[:-1]:
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override!r}: {key!r} is not a section")
+        node = child
+    try:
+        node[keys[-1]] = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+
+
+def _explain(error: ValidationError, file: Path | None) -> str:
+    """Turns pydantic's report into one line per mistake, with a suggestion for a misspelt key."""
+    origin = f"{file}: " if file else ""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(tuple(str(part) for part in item["loc"][:-1]))
+            close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+            lines.append(f"{origin}unknown key {where!r}; {hint}")
+        else:
+            lines.append(f"{origin}{where or 'configuration'} = {item['input']!r}: {item['msg']}")
+    return "\n".join(lines)
+
+
+def _known_keys(path: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = ExperimentConfig
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return sorted(model.model_fields)
