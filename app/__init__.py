@@ -1,0 +1,1 @@
+"""The review dashboard: a Streamlit app that is served on this machine only."""

@@ -152,6 +152,7 @@ class PipelineConfig(Section):
     """What ``run`` and ``demo`` do beyond one stage at a time."""
 
     losses: tuple[Literal["symile", "clip"], ...] = Field(("symile", "clip"), description="one model is trained for each")
+    register_better: bool = Field(True, description="register the model that validation prefers; the gate must let it pass")
 
 
 class ExperimentConfig(Section):

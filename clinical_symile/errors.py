@@ -21,6 +21,22 @@ class InputError(ClinicalSymileError):
     exit_code = 3
 
 
+class UnusableFile(InputError):
+    """One X-ray or ECG that cannot be used; exit code 3.
+
+    ``reason`` does not name the file, so that equal reasons can be counted and shown without an identifier.
+    """
+
+    def __init__(self, path: object, reason: str) -> None:
+        # Both arguments go to Exception.args: the error travels between processes.
+        super().__init__(path, reason)
+        self.path = str(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
 class TooManyRejects(InputError):
     """More inputs were rejected than the configuration allows. Exit code 4."""
 

@@ -11,6 +11,7 @@ one atomic rename, and names every output with its digest. Therefore
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -37,6 +38,8 @@ T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 STATE = ".stage.json"
+_LEFTOVERS = ".*.tmp"
+"""What ``atomic_path`` leaves behind when the process is killed while it writes."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +193,9 @@ class Stage:
         state = _read_json(self.output / STATE)
         resumable = state is not None and state.get("key") == self.key and not self.options.overwrite
         if self.output.exists() and not resumable:
-            ours = state is not None or (self.output / MANIFEST).exists()
-            if not ours and any(self.output.iterdir()):
+            leftovers = set(self.output.glob(_LEFTOVERS))
+            ours = state is not None or (self.output / MANIFEST).exists() or set(self.output.iterdir()) <= leftovers
+            if not ours:
                 raise InputError(f"{self.output}: holds files that no stage wrote; choose another --workspace or move them away")
             shutil.rmtree(self.output)
         self.output.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -199,6 +203,8 @@ class Stage:
         (self.output / MANIFEST).unlink(missing_ok=True)
         if resumable:
             logger.info("%s: continuing an interrupted run in %s", self.name, self.output)
+            for leftover in list(self.output.rglob(_LEFTOVERS)):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         else:
             write_json(self.output / STATE, {"stage": self.name, "key": self.key})
 
@@ -272,6 +278,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
         _fsync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Holds a lock that one process of this machine can have at a time; waits for it. A killed process loses it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -1,1 +1,6 @@
+"""Hospital tables -> admissions with an ECG, labs and a chest X-ray; patient-disjoint splits; candidate sets; attrition."""
 
+from clinical_symile.cohort.attrition import format_attrition
+from clinical_symile.cohort.build import build_cohort
+
+__all__ = ["build_cohort", "format_attrition"]

@@ -1,0 +1,58 @@
+"""Wires the rooms together, one function per stage; the commands and the pipeline both call these.
+
+The rooms of one layer do not know each other: here the cohort is given the ECG check, training its tracker, and the
+registry the verdict of governance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clinical_symile.cli.common import Invocation
+
+
+def simulate(call: Invocation) -> dict[str, Any]:
+    """Writes the simulated hospital."""
+    from clinical_symile.simulation import simulate as run
+
+    return run(call.config, call.workspace, call.options)
+
+
+def cohort(call: Invocation) -> dict[str, Any]:
+    """Selects and splits the admissions; shows where the others went."""
+    from clinical_symile.cohort import build_cohort, format_attrition
+    from clinical_symile.modalities.ecg import is_usable
+
+    manifest = build_cohort(call.config, call.workspace, call.options, ecg_is_usable=is_usable)
+    if not (call.options.quiet or call.options.dry_run):
+        print(format_attrition(call.workspace.cohort))
+    return manifest
+
+
+def prepare(call: Invocation) -> dict[str, Any]:
+    """Turns raw files into arrays."""
+    from clinical_symile.dataset import prepare as run
+
+    return run(call.config, call.workspace, call.options)
+
+
+def train(call: Invocation) -> dict[str, Any]:
+    """Trains one model and follows it in MLflow."""
+    from clinical_symile.tracking import MlflowTracker
+    from clinical_symile.training import train as run
+
+    return run(call.config, call.workspace, call.options, MlflowTracker(call.workspace, call.config))
+
+
+def evaluate(call: Invocation, baselines: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Measures one model beside its baselines, chance and the oracle."""
+    from clinical_symile.evaluation import evaluate as run
+
+    return run(call.config, call.workspace, call.options, call.config.train.run_name, baselines)
+
+
+def index(call: Invocation) -> dict[str, Any]:
+    """Embeds the gallery."""
+    from clinical_symile.retrieval import build_index
+
+    return build_index(call.config, call.workspace, call.options, call.config.train.run_name)

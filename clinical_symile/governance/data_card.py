@@ -1,0 +1,95 @@
+"""The data card: ``governance/data_card.template.md`` filled from the dataset, the cohort and, if simulated, the law."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clinical_symile.governance.card import fill_template
+from clinical_symile.governance.documents import load_intended_use
+from clinical_symile.governance.policy import Policy, load_policy
+from clinical_symile.governance.privacy import suppress_small_cells
+from clinical_symile.resources import resource_root
+from clinical_symile.stage import Workspace, require_complete
+from clinical_symile.types import SPLITS
+
+_SIMULATED = (
+    "Everything in it was drawn by a computer: patients, dates, laboratory values, ECGs and X-rays. The layout of the files is "
+    "MIMIC's; no data of MIMIC is in it. Figures measured on it say nothing about patients."
+)
+_GIVEN = (
+    "It was built from files that were given to the cohort stage. Its licence, collection and consent are those of their source, "
+    "whose own documentation applies."
+)
+_READERS = {
+    "synthetic": "anyone",
+    "open": "anyone who keeps to its licence",
+    "credentialed": "people with an attestation of their own",
+}
+
+
+def render_data_card(workspace: Workspace, policy: Policy | None = None) -> str:
+    """The data card of a workspace's dataset, as markdown.
+
+    Raises:
+        IncompleteStage: the cohort or the dataset is not finished.
+    """
+    policy = policy or load_policy()
+    cohort = require_complete(workspace.cohort, "cohort")
+    dataset = require_complete(workspace.dataset, "prepare")
+    hospital = dataset.get("hospital", {})
+    simulated = bool(hospital.get("simulated_truth"))
+    groups, labs = _composition(workspace.dataset / "manifest.parquet", policy.disclosure.min_cell)
+    access = str(dataset["access"])
+    fields = {
+        "hospital": f"{hospital.get('kind', 'other')}{', simulated' if simulated else ''}",
+        "access": access,
+        "dataset_digest": dataset["digest"],
+        "rules": cohort.get("config", {}).get("cohort", cohort.get("config", {})).get("rules", "not recorded"),
+        "provenance": _SIMULATED if simulated else _GIVEN,
+        "splits": list(SPLITS),
+        "groups": groups,
+        "labs_observed": labs,
+        "rejected": dataset.get("counts", {}).get("rejected", "not recorded"),
+        "attrition": json.loads((workspace.cohort / "attrition.json").read_text(encoding="utf-8")),
+        "law": _law(workspace.hospital / "law.json") if simulated else None,
+        "readers": _READERS.get(access, "nobody: its class is not known"),
+        "statement": load_intended_use().statement,
+    }
+    return fill_template(resource_root() / "governance" / "data_card.template.md", fields)
+
+
+def _composition(table: Path, minimum: int) -> tuple[list[dict[str, Any]], str]:
+    """Subjects per split, in all and by sex and view, and the laboratory tests measured."""
+    import pandas as pd
+
+    rows = pd.read_parquet(table, columns=["split", "subject_id", "gender", "cxr_view", "n_labs_observed"])
+    groups = [_row("all", rows, minimum)]
+    for column, label in (("gender", "sex"), ("cxr_view", "view")):
+        values = rows[column].fillna("unknown").astype(str)
+        # A subject with films of both views counts in both rows; within a row the splits are disjoint.
+        groups += [_row(f"{label} {value}", rows[values == value], minimum) for value in sorted(values.unique())]
+    observed = rows["n_labs_observed"]
+    return groups, f"median {observed.median():.0f}, from {observed.min():.0f} to {observed.max():.0f}"
+
+
+def _row(name: str, rows: Any, minimum: int) -> dict[str, Any]:
+    counts = {split: int(rows.loc[rows["split"] == split, "subject_id"].nunique()) for split in SPLITS}
+    return {"name": name, "counts": list(suppress_small_cells(counts, minimum).values())}
+
+
+def _law(file: Path) -> Mapping[str, Any] | None:
+    """What a reader must know of a simulated hospital's law; ``None`` once the hospital was removed."""
+    if not file.is_file():
+        return None
+    law = json.loads(file.read_text(encoding="utf-8"))
+    best = next(value for key, value in law.items() if key.startswith("accuracy_"))
+    return {
+        "synergy": f"{law['synergy']:.0%}",
+        "oracle": f"{best['oracle']:.3f}",
+        "pairwise": f"{best['best_pairwise']:.3f}",
+        "chance": f"{best['chance']:.3f}",
+        "channels": [{"name": name, **signs} for name, signs in law["signs"].items()],
+    }
