@@ -29,9 +29,14 @@ def main() -> None:
     try:
         require_hardened(st.get_option)
         page.run()
-        show_provenance(shared_review().provenance)
     except ClinicalSymileError as error:
         st.error(safe_text(explain_error(error)))
+    # Last, since the page shows its first lines before the model is open.
+    try:
+        require_hardened(st.get_option)
+        show_provenance(shared_review().provenance)
+    except ClinicalSymileError:
+        st.sidebar.caption("No model is open.")
 
 
 main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from clinical_symile.retrieval import Explanation
 
 QueryModality = Literal["ecg", "labs"]
+
+VIEWS: Final = ("AP", "PA")
+"""The views that can be chosen."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Hit:
         position: in the gallery.
         score: no probability; comparable within one answer only.
         percentile: share, in percent, of the gallery's other X-rays that score lower.
-        view: AP or PA.
+        view: AP, PA, or that it is unknown.
         own: whether it is the X-ray of the patient's own admission (evaluation mode).
         explanation: the parts of the score, and the scores of the ECG and of the labs alone.
     """

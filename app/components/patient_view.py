@@ -9,7 +9,7 @@ from app.components.text import safe_text
 from app.records import Patient
 from app.services import LabRow, ecg_svg, lab_table
 
-_LABS_HEIGHT = 360
+_LABS_HEIGHT = 300
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _FLAGS = {"L": ":blue-badge[**L**]", "H": ":orange-badge[**H**]", "": ""}
 _ALL, _MEASURED, _FLAGGED = "All", "Measured", "Outside the range"

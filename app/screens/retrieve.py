@@ -10,7 +10,7 @@ import streamlit as st
 from app.components.patient_choice import choose_patient
 from app.components.patient_view import show_ecg, show_labs
 from app.components.result_card import OWN, show_card
-from app.records import Answer, Patient, QueryModality, Request
+from app.records import VIEWS, Answer, Patient, QueryModality, Request
 from app.services import Review
 from app.session import shared_review
 
@@ -19,7 +19,6 @@ _QUERIES: Final[dict[str, tuple[QueryModality, ...]]] = {
     "ECG only": ("ecg",),
     "Labs only": ("labs",),
 }
-_VIEWS: Final = ("AP", "PA")
 _PER_ROW: Final = 4
 
 
@@ -57,7 +56,7 @@ def _ask(patient: Patient) -> Request:
         query = st.segmented_control(
             "Ask with", queries, default=queries[0], required=True, key=f"query-{'-'.join(sorted(present))}"
         )
-        views = st.pills("Views", _VIEWS, selection_mode="multi", default=_VIEWS, key="views")
+        views = st.pills("Views", VIEWS, selection_mode="multi", default=VIEWS, key="views")
         k = st.selectbox("How many", [4, 8, 12, 16, 24], index=1, key="k", width=90)
         evaluation = patient.row is not None and st.toggle(
             "Evaluation mode",

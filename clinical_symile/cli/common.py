@@ -17,6 +17,8 @@ from clinical_symile.errors import ConfigError
 from clinical_symile.resources import preset, resource_root
 from clinical_symile.stage import RunOptions, Workspace
 
+CORES = os.cpu_count() or 1
+
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", "-w", help="Folder for everything that is written.", envvar="CLINICAL_SYMILE_WORKSPACE")
 ]
@@ -46,7 +48,7 @@ def _shared_options(
     dry_run: DryRunOption = False,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
-    jobs: JobsOption = os.cpu_count() or 1,
+    jobs: JobsOption = CORES,
 ) -> None:
     """The signature that ``stage_command`` adds to a command."""
 

@@ -14,11 +14,17 @@ imports = typer.Typer(help="Take over what the authors of Symile released.", no_
 @stage_command
 def simulate(
     invocation: Invocation,
-    admissions: Annotated[int | None, typer.Option(help="Admissions with all three modalities."), Overrides("simulation.admissions")] = None,
-    synergy: Annotated[float | None, typer.Option(help="0: all ties pairwise, 1: all triple-wise."), Overrides("simulation.synergy")] = None,
+    admissions: Annotated[
+        int | None, typer.Option(help="Admissions with all three modalities."), Overrides("simulation.admissions")
+    ] = None,
+    synergy: Annotated[
+        float | None, typer.Option(help="0: all ties pairwise, 1: all triple-wise."), Overrides("simulation.synergy")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same bytes."), Overrides("simulation.seed")] = None,
     dicom: Annotated[bool | None, typer.Option("--dicom", help="Also write DICOM files."), Overrides("simulation.dicom")] = None,
-    quirks: Annotated[bool | None, typer.Option("--quirks", help="Add the traps of real data."), Overrides("simulation.quirks")] = None,
+    quirks: Annotated[
+        bool | None, typer.Option("--quirks", help="Add the traps of real data."), Overrides("simulation.quirks")
+    ] = None,
 ) -> None:
     """Write a simulated hospital in MIMIC's own file layout."""
     stages.simulate(invocation)
@@ -31,13 +37,17 @@ def cohort(
     mimic_cxr: Annotated[Path | None, typer.Option(help="MIMIC-CXR-JPG."), Overrides("hospital.mimic_cxr")] = None,
     mimic_ecg: Annotated[Path | None, typer.Option(help="MIMIC-IV-ECG."), Overrides("hospital.mimic_ecg")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Another hospital: CSV with a row per admission.")] = None,
-    labs: Annotated[Path | None, typer.Option(help="Another hospital: long CSV of laboratory results."), Overrides("hospital.labs")] = None,
+    labs: Annotated[
+        Path | None, typer.Option(help="Another hospital: long CSV of laboratory results."), Overrides("hospital.labs")
+    ] = None,
     rules: Annotated[str | None, typer.Option(help="Selection rules."), Overrides("cohort.rules")] = None,
 ) -> None:
     """Select the admissions that have an ECG, labs and a chest X-ray, split them, and draw candidate sets."""
     if manifest is not None:
         hospital = invocation.config.hospital.model_copy(update={"kind": "manifest", "manifest": manifest})
-        invocation = Invocation(invocation.config.model_copy(update={"hospital": hospital}), invocation.workspace, invocation.options)
+        invocation = Invocation(
+            invocation.config.model_copy(update={"hospital": hospital}), invocation.workspace, invocation.options
+        )
     stages.cohort(invocation)
 
 

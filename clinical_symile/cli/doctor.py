@@ -68,7 +68,9 @@ def _packages() -> Iterator[Finding]:
             yield Finding(name, "not installed", f"pip install '{package}' -c constraints.txt", advisory=bool(extra))
             continue
         bad = (name, found) in refused
-        yield Finding(name, found, "this release is malicious (GHSA-w37p-236h-pfx3): remove it, change your passwords" if bad else "")
+        yield Finding(
+            name, found, "this release is malicious (GHSA-w37p-236h-pfx3): remove it, change your passwords" if bad else ""
+        )
 
 
 def _accelerator() -> Iterator[Finding]:
@@ -81,7 +83,9 @@ def _accelerator() -> Iterator[Finding]:
         device = torch.cuda.get_device_properties(0)
         yield Finding("GPU", f"{torch.cuda.device_count()} x {device.name}, {device.total_memory / 2**30:.0f} GiB")
     elif torch.version.cuda is None:
-        yield Finding("GPU", "none: this torch is a CPU build", "fine for the demo; for the paper's model install a CUDA build", True)
+        yield Finding(
+            "GPU", "none: this torch is a CPU build", "fine for the demo; for the paper's model install a CUDA build", True
+        )
     else:
         yield Finding("GPU", f"none found (torch built for CUDA {torch.version.cuda})", "check nvidia-smi and the driver", True)
     yield Finding("CPU", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
@@ -108,7 +112,9 @@ def _dicom_decoders() -> Iterator[Finding]:
     for syntax in syntaxes:
         (available if get_decoder(syntax).is_available else missing).append(syntax.name.split(",")[0].split(" (")[0])
     state = f"{len(available)} of {len(syntaxes)} compressed kinds" + (f"; missing: {', '.join(missing)}" if missing else "")
-    yield Finding("DICOM decoders", state, "pip install 'clinical-symile[dicom]' -c constraints.txt" if missing else "", advisory=True)
+    yield Finding(
+        "DICOM decoders", state, "pip install 'clinical-symile[dicom]' -c constraints.txt" if missing else "", advisory=True
+    )
 
 
 def _workspace(workspace: Workspace) -> Iterator[Finding]:

@@ -53,7 +53,7 @@ def main() -> None:
     except OSError as error:
         print(f"error: {error.filename or 'the system'}: {error.strerror or error}; nothing finished was lost", file=sys.stderr)
         sys.exit(1)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a defect is reported without a traceback
+    except Exception as error:  # the last line of defence: a defect is reported without a traceback
         if os.environ.get("CLINICAL_SYMILE_DEBUG"):
             raise
         print(

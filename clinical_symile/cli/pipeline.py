@@ -43,10 +43,9 @@ def run_all(call: Invocation) -> None:
     for loss in losses:
         others = tuple(other for other in losses if other != loss)
         steps.append((f"evaluate {loss}", lambda loss=loss, others=others: stages.evaluate(_with_loss(call, loss), others)))
-    steps += [
-        ("register", lambda: stages.register_better(call, losses) if call.config.pipeline.register_better else None),
-        ("index", lambda: stages.index(_with_loss(call, stages.better_run(call, losses)))),
-    ]
+    if call.config.pipeline.register_better:
+        steps.append(("register", lambda: stages.register(_with_loss(call, stages.better_run(call, losses)), "champion")))
+    steps.append(("index", lambda: stages.index(_with_loss(call, stages.better_run(call, losses)))))
     for number, (name, step) in enumerate(steps, 1):
         _say(call, f"[{number}/{len(steps)}] {name}")
         started = time.monotonic()

@@ -6,9 +6,14 @@ registry the verdict of governance.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 from clinical_symile.cli.common import Invocation
+from clinical_symile.stage import require_complete
+
+logger = logging.getLogger(__name__)
 
 
 def simulate(call: Invocation) -> dict[str, Any]:
@@ -49,6 +54,40 @@ def evaluate(call: Invocation, baselines: tuple[str, ...] = ()) -> dict[str, Any
     from clinical_symile.evaluation import evaluate as run
 
     return run(call.config, call.workspace, call.options, call.config.train.run_name, baselines)
+
+
+def register(call: Invocation, alias: str | None = None) -> None:
+    """Registers one run with its card, if governance lets it pass, and gives it an alias."""
+    from clinical_symile.governance import approve_registration
+    from clinical_symile.tracking import promote
+    from clinical_symile.tracking import register as run
+
+    name = call.config.train.run_name
+    approval = approve_registration(call.workspace, name)
+    if call.options.dry_run:
+        print(f"register: governance would let '{name}' pass")
+        return
+    for result in approval.verdict.warnings:
+        logger.warning("governance warns: %s: %s", result.id, result.message)
+    version = run(call.workspace, call.config, name, card=approval.card.markdown, verdict=approval.verdict.as_dict())
+    if alias is not None and alias not in version.aliases:
+        version = promote(call.workspace, call.config, version.version, alias)  # type: ignore[arg-type]  # checked inside
+    if not call.options.quiet:
+        print(f"registered: {version.label}{f' as {alias}' if alias else ''}")
+
+
+def better_run(call: Invocation, losses: Sequence[str]) -> str:
+    """The loss whose run does better in retrieval on the *validation* split; the test split is not looked at.
+
+    Raises:
+        IncompleteStage: a run is not finished.
+    """
+
+    def accuracy(loss: str) -> float:
+        best = require_complete(call.workspace.run(loss), "train")["best"]
+        return float(best["accuracy_10way"] or 0.0)
+
+    return max(losses, key=accuracy)
 
 
 def index(call: Invocation) -> dict[str, Any]:

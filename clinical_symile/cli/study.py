@@ -21,7 +21,9 @@ def train(
 @stage_command
 def evaluate(
     invocation: Invocation,
-    run: Annotated[str | None, typer.Option(help="Run to evaluate; default: the configured loss's."), Overrides("train.run")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Run to evaluate; default: the configured loss's."), Overrides("train.run")
+    ] = None,
     baseline: Annotated[list[str] | None, typer.Option(help="Run to compare with. May be repeated.")] = None,
 ) -> None:
     """Measure retrieval, with intervals, beside baselines, chance and (for simulated hospitals) the oracle."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -22,28 +23,35 @@ class Attrition:
     """Collects the steps and keeps the sum right.
 
     Args:
-        step: what is counted first.
-        included: how many there are.
+        included: how many admissions there are at first.
+
+    Raises:
+        InputError: there is none.
     """
 
-    def __init__(self, step: str, included: int) -> None:
-        self.steps: list[Step] = [Step(step=step, included=included, excluded=0, reason="")]
+    def __init__(self, included: int) -> None:
+        self.steps: list[Step] = []
+        self._add(Step(step="admissions", included=included, excluded=0, reason=""), "the tables hold no admission")
 
     def keep(self, step: str, included: int, reason: str) -> None:
-        """Notes how many are left after a step.
+        """Notes how many are left after a step, and why the others left.
 
         Raises:
             InputError: none are left; the message shows the way there.
         """
-        before = self.steps[-1]["included"]
-        self.steps.append(Step(step=step, included=included, excluded=before - included, reason=reason))
-        if included == 0:
+        excluded = self.steps[-1]["included"] - included
+        self._add(Step(step=step, included=included, excluded=excluded, reason=reason), reason)
+
+    def _add(self, step: Step, complaint: str) -> None:
+        self.steps.append(step)
+        if step["included"] == 0:
             raise InputError(
-                f"the cohort is empty: no admission is left after the step '{step}' ({reason}).\n{format_steps(self.steps)}"
+                f"the cohort is empty: no admission is left after the step '{step['step']}' ({complaint}).\n"
+                f"{format_steps(self.steps)}"
             )
 
 
-def format_steps(steps: list[Step]) -> str:
+def format_steps(steps: Sequence[Step]) -> str:
     """A table for the terminal."""
     width = max(len(step["step"]) for step in steps)
     lines = [f"{'step':<{width}}  {'included':>9}  {'excluded':>9}  reason"]

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import duckdb
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from clinical_symile.cohort.manifest import load_manifest
-from clinical_symile.cohort.mimic import find_mimic, load_mimic
+from clinical_symile.cohort import schema
+from clinical_symile.cohort.hospital import Hospital, find_hospital
 from clinical_symile.cohort.selection import EcgCheck, select_admissions
-from clinical_symile.cohort.source import Source, connect
+from clinical_symile.cohort.source import connect
 from clinical_symile.cohort.splits import assign_split, draw_candidates
-from clinical_symile.config import ExperimentConfig, HospitalConfig
-from clinical_symile.errors import ConfigError, InputError
-from clinical_symile.stage import Rejects, RunOptions, Stage, Workspace, atomic_path, digest_file, require_complete, write_json
+from clinical_symile.config import CohortConfig, ExperimentConfig
+from clinical_symile.stage import Rejects, RunOptions, Stage, StageRun, Workspace, atomic_path, digest_file, write_json
 from clinical_symile.types import LAB_ITEM_IDS, SPLITS
 
 logger = logging.getLogger(__name__)
+
+_BYTES_PER_SECOND: Final = 20_000_000
+"""Of gzipped tables, on one core (all of MIMIC-IV's labevents: two minutes)."""
 
 
 def build_cohort(
@@ -41,125 +45,80 @@ def build_cohort(
         ConfigError: the options of ``hospital`` contradict one another.
         InputError: a table is missing, damaged or not what it should be; no admission is left; a split is too small.
     """
-    hospital = _locate(config, workspace)
-    files = _tables(hospital)
+    hospital = find_hospital(config, workspace)
+    facts = hospital.facts(workspace.root.resolve())
     stage = Stage(
         "cohort",
         workspace.cohort,
-        inputs={name: digest_file(file) for name, file in files.items()}
+        inputs={name: digest_file(file) for name, file in hospital.tables.items()}
         | {"ecg files": "opened" if ecg_is_usable else "not opened"},
-        config={"cohort": config.cohort.model_dump(mode="json"), "kind": hospital.kind, "access": hospital.access},
+        config={"cohort": config.cohort.model_dump(mode="json"), "hospital": facts},
         options=options,
     )
     if options.dry_run:
-        size = sum(file.stat().st_size for file in files.values())
-        stage.announce({"tables": ", ".join(files), "MB to read": round(size / 10**6, 1)})
+        size = sum(file.stat().st_size for file in hospital.tables.values())
+        minutes = size / _BYTES_PER_SECOND / 60
+        stage.announce(
+            {"tables": ", ".join(hospital.tables), "MB to read": round(size / 10**6, 1), "minutes, roughly": round(minutes, 1)}
+        )
         return {}
     if stage.should_skip():
         return stage.manifest()
     with stage.writing() as writing:
-        connection = connect()
-        try:
-            source = _load(connection, hospital, files)
-            admissions, attrition, unusable = select_admissions(connection, source, config.cohort, ecg_is_usable, options)
-            admissions = _with_splits(admissions, config)
-            if source.keys:
-                admissions = _with_keys(connection, admissions)
-        finally:
-            connection.close()
-        _write_table(writing.output / "admissions.parquet", admissions)
-        _write_table(writing.output / "candidates.parquet", _candidates(admissions, config))
-        write_json(writing.output / "attrition.json", attrition.steps)
-        rejects = Rejects()
-        for item, path, reason in (*source.rejects, *unusable):
-            rejects.add(item, path, reason)
-        rejects.write(writing.output / "rejects.parquet")
-        writing.counts.update(
-            admissions=len(admissions),
-            subjects=int(admissions["subject_id"].nunique()),
-            rejected=len(rejects.rows),
-            **{split: int((admissions["split"] == split).sum()) for split in SPLITS},
-        )
-        if "labs" in config.cohort.require:
-            measured = admissions[list(LAB_ITEM_IDS)].notna().sum(axis=1)
-            writing.counts.update(labs_per_admission=round(float(measured.mean()), 2))
-        writing.facts["hospital"] = _facts(hospital, source, workspace)
-        if rejects.rows:
-            logger.warning("cohort: %d files or rows could not be used; the reasons are in rejects.parquet", len(rejects.rows))
+        writing.facts["hospital"] = facts
+        _write(writing, hospital, config.cohort, ecg_is_usable, options)
     return stage.manifest()
 
 
-def _locate(config: ExperimentConfig, workspace: Workspace) -> HospitalConfig:
-    """The hospital with all its paths and its access class."""
-    hospital = config.hospital
-    if hospital.kind == "manifest":
-        if hospital.manifest is None or hospital.labs is None:
-            raise ConfigError("a manifest hospital needs both files: --manifest admissions.csv --labs labs.csv")
-        return hospital.model_copy(update={"mimic_iv": None, "access": hospital.access or "credentialed"})
-    if hospital.mimic_iv is None:
-        if hospital.mimic_cxr or hospital.mimic_ecg:
-            raise ConfigError("--mimic-iv is missing: the admissions and labs are in MIMIC-IV")
-        require_complete(workspace.hospital, "simulate")
-        simulated = {name: workspace.hospital / name.replace("_", "-") for name in ("mimic_iv", "mimic_cxr", "mimic_ecg")}
-        return hospital.model_copy(update={**simulated, "access": hospital.access or "synthetic"})
-    for modality, option in (("cxr", "mimic_cxr"), ("ecg", "mimic_ecg")):
-        if modality in config.cohort.require and getattr(hospital, option) is None:
-            raise ConfigError(f"--{option.replace('_', '-')} is missing: cohort.require asks for each admission's {modality}")
-    return hospital.model_copy(update={"access": hospital.access or "credentialed"})
+def _write(
+    writing: StageRun, hospital: Hospital, rules: CohortConfig, ecg_is_usable: EcgCheck | None, options: RunOptions
+) -> None:
+    with connect(writing.output / ".partial", threads=options.jobs) as connection:
+        source = hospital.load(connection, rules)
+        chosen, attrition, unusable = select_admissions(connection, source, rules, ecg_is_usable, options)
+    admissions = _with_splits(chosen, rules)
+    _write_table(writing.output / "admissions.parquet", admissions, schema.ADMISSIONS)
+    _write_table(writing.output / "candidates.parquet", _candidates(admissions, rules), schema.CANDIDATES)
+    write_json(writing.output / "attrition.json", attrition.steps)
+    rejects = Rejects()
+    for item, path, reason in (*source.rejects, *unusable):
+        rejects.add(item, path, reason)
+    rejects.write(writing.output / "rejects.parquet")
+    _count(writing, admissions, rejects, rules)
+    if rejects.rows:
+        logger.warning("cohort: files or rows could not be used, for %d reasons; see rejects.parquet", len(rejects.rows))
 
 
-def _tables(hospital: HospitalConfig) -> dict[str, Path]:
-    """Name -> file of each table, found before anything is read, so that a missing one is known at once."""
-    if hospital.mimic_iv is not None:
-        return find_mimic(hospital.mimic_iv, hospital.mimic_cxr, hospital.mimic_ecg)
-    files = {name: file for name, file in (("manifest", hospital.manifest), ("labs", hospital.labs)) if file is not None}
-    for file in files.values():
-        if not file.is_file():
-            raise InputError(f"{file}: there is no such file")
-    return files
+def _with_splits(admissions: pa.Table, rules: CohortConfig) -> pa.Table:
+    # By the hospital's own id: the number that stands for it may change when other patients are added.
+    ids = zip(admissions["subject_key"].to_pylist(), admissions["subject_id"].to_pylist(), strict=True)
+    subjects = [str(number) if key is None else str(int(key)) if key.isdecimal() else key for key, number in ids]
+    split_of = {s: assign_split(s, rules.seed, rules.val_fraction, rules.test_fraction) for s in set(subjects)}
+    return admissions.append_column("split", pa.array([split_of[subject] for subject in subjects], pa.string()))
 
 
-def _load(connection: duckdb.DuckDBPyConnection, hospital: HospitalConfig, files: dict[str, Path]) -> Source:
-    if hospital.kind == "manifest":
-        return load_manifest(connection, files["manifest"], files["labs"])
-    return load_mimic(connection, files, hospital.mimic_cxr, hospital.mimic_ecg)
-
-
-def _with_splits(admissions: pd.DataFrame, config: ExperimentConfig) -> pd.DataFrame:
-    rules = config.cohort
-    subjects = admissions["subject_id"].unique()
-    split_of = {int(s): assign_split(int(s), rules.seed, rules.val_fraction, rules.test_fraction) for s in subjects}
-    admissions.insert(2, "split", admissions["subject_id"].map(split_of))
-    return admissions
-
-
-def _candidates(admissions: pd.DataFrame, config: ExperimentConfig) -> pd.DataFrame:
+def _candidates(admissions: pa.Table, rules: CohortConfig) -> pa.Table:
     """Candidate sets of val and test; none for a cohort without X-rays."""
-    if "cxr" not in config.cohort.require:
-        columns = {"split": str, "query_hadm_id": "int64", "position": "int64", "candidate_hadm_id": "int64", "is_positive": bool}
-        return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in columns.items()})
-    sets = [draw_candidates(admissions, split, config.cohort.candidates, config.cohort.seed) for split in ("test", "val")]
-    return pd.concat(sets, ignore_index=True)
+    if "cxr" not in rules.require:
+        return schema.CANDIDATES.empty_table()
+    frame = admissions.select(["hadm_id", "subject_id", "split", "cxr_path"]).to_pandas()
+    sets = [draw_candidates(frame, split, rules.candidates, rules.seed) for split in SPLITS if split != "train"]
+    return pa.Table.from_pandas(pd.concat(sets), preserve_index=False)
 
 
-def _with_keys(connection: duckdb.DuckDBPyConnection, admissions: pd.DataFrame) -> pd.DataFrame:
-    for column in ("subject", "hadm"):
-        keys = dict(connection.execute(f"SELECT id, key FROM {column}_keys").fetchall())  # noqa: S608 - constants
-        admissions[f"{column}_key"] = admissions[f"{column}_id"].map(keys)
-    return admissions
+def _count(writing: StageRun, admissions: pa.Table, rejects: Rejects, rules: CohortConfig) -> None:
+    splits = admissions["split"].to_pylist()
+    writing.counts.update(
+        admissions=len(admissions),
+        subjects=pc.count_distinct(admissions["subject_id"]).as_py(),
+        rejected=len(rejects.rows),
+        **{split: splits.count(split) for split in SPLITS},
+    )
+    if "labs" in rules.require:
+        measured = sum(admissions[itemid].length() - admissions[itemid].null_count for itemid in LAB_ITEM_IDS)
+        writing.counts["labs_per_admission"] = round(measured / len(admissions), 2)
 
 
-def _facts(hospital: HospitalConfig, source: Source, workspace: Workspace) -> dict[str, Any]:
-    simulated = hospital.mimic_iv is not None and hospital.mimic_iv.is_relative_to(workspace.hospital)
-    return {
-        "kind": source.kind,
-        "cxr_root": str(source.cxr_root) if source.cxr_root else None,
-        "ecg_root": str(source.ecg_root) if source.ecg_root else None,
-        "access": hospital.access,
-        "simulated_truth": str(workspace.hospital / "truth.parquet") if simulated else None,
-    }
-
-
-def _write_table(file: Path, table: pd.DataFrame) -> None:
+def _write_table(file: Path, table: pa.Table, layout: pa.Schema) -> None:
     with atomic_path(file) as temporary:
-        table.to_parquet(temporary, index=False)
+        pq.write_table(table.select(layout.names).cast(layout), temporary)

@@ -1,82 +1,62 @@
 """Any hospital's own files: one CSV with a row per admission, and a long CSV of laboratory results.
 
 ``admissions.csv``
-    ``subject_id``, ``hadm_id``, ``admittime`` (ISO 8601), ``ecg_path`` (WFDB record without extension), ``cxr_path`` (JPG, PNG or
-    DICOM); both paths relative to the CSV. Optional: ``ecg_time``, ``cxr_time`` (where given, the windows of the rules apply),
-    ``cxr_view`` (AP or PA), ``gender``, ``age``, ``race``.
+    ``subject_id``, ``hadm_id``, ``admittime``, ``ecg_path`` (WFDB record without extension), ``cxr_path`` (JPG, PNG or DICOM);
+    both paths relative to the CSV; an empty path means that the admission has none. Optional: ``ecg_time``, ``cxr_time``
+    (where given, the windows of the rules apply), ``cxr_view`` (AP or PA; other views are left out), ``gender``, ``age``,
+    ``race``. A path column is needed only if ``cohort.require`` asks for its modality.
 ``labs.csv``
-    ``subject_id``, ``charttime``, ``itemid`` (MIMIC's), ``valuenum``, ``valueuom``. A row whose unit is not MIMIC's is rejected:
-    units are never guessed.
+    ``subject_id``, ``charttime``, ``itemid`` (MIMIC's), ``valuenum``, ``valueuom``. A row whose item is not one of the 50, or
+    whose unit is not MIMIC's, is rejected: units are never guessed. It is matched by subject and time.
 
-Ids that are whole numbers stay as they are; otherwise each id is replaced by a positive 63-bit number made of its SHA-256, and
-the hospital's own ids are kept in ``subject_key`` and ``hadm_key``.
+Both are comma-separated UTF-8, plain or gzip. Times are ``2180-05-31 13:45`` or ``2180-05-31T13:45:00``, all on one clock:
+an offset such as ``+02:00`` is refused, and so is a date without a time of day.
+
+Ids that are whole numbers stay as they are. If any is not, each id of that column is replaced by a positive 63-bit number made
+of its SHA-256, and the hospital's own ids are kept in ``subject_key`` and ``hadm_key``.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
 import duckdb
+import pandas as pd
 
-from clinical_symile.cohort.source import Source, load_csv, require_columns, require_filled, require_parsed, require_unique
+from clinical_symile.cohort.csv_table import CsvTable, load_csv, read_header
+from clinical_symile.cohort.source import Reject, Source, sql
+from clinical_symile.cohort.units import unit_fault
 from clinical_symile.errors import InputError
-from clinical_symile.types import LAB_ITEMS
 
-_REQUIRED: Final = ("subject_id", "hadm_id", "admittime", "ecg_path", "cxr_path")
-_OPTIONAL: Final = ("ecg_time", "cxr_time", "cxr_view", "gender", "age", "race")
+_REQUIRED: Final = ("subject_id", "hadm_id", "admittime")
+_OPTIONAL: Final = ("ecg_path", "cxr_path", "ecg_time", "cxr_time", "cxr_view", "gender", "age", "race")
 _LABS: Final = ("subject_id", "charttime", "itemid", "valuenum", "valueuom")
-_TIME: Final = "try_cast({column} AS TIMESTAMP)"
-
-_SPELLINGS: Final = {
-    "k/ul": ("k/ul", "10^3/ul", "10*3/ul", "10e3/ul", "x10e3/ul", "10^9/l", "10*9/l", "thou/ul"),
-    "m/ul": ("m/ul", "10^6/ul", "10*6/ul", "10e6/ul", "x10e6/ul", "10^12/l", "10*12/l"),
-    "iu/l": ("iu/l", "u/l"),
-    "sec": ("sec", "s", "seconds"),
-    "mmhg": ("mmhg",),
-}
-"""Other spellings of the same unit, in lower case without blanks. Nothing here changes a number."""
-
-_ITEM_SPELLINGS: Final = {"51249": ("%",), "50983": ("mmol/l",), "50971": ("mmol/l",), "50902": ("mmol/l",), "50882": ("mmol/l",)}
-"""Per item: MIMIC itself gives MCHC in % and g/dL, the same number; for single-charged ions mmol/L equals mEq/L."""
 
 
-def load_manifest(connection: duckdb.DuckDBPyConnection, manifest: Path, labs: Path) -> Source:
+def load_manifest(
+    connection: duckdb.DuckDBPyConnection, manifest: Path, labs: Path | None, require: Collection[str] = ("cxr", "ecg", "labs")
+) -> Source:
     """Loads a hospital from its manifest.
 
     Args:
         connection: receives the tables that ``source.py`` describes.
         manifest: ``admissions.csv``; file paths in it are relative to its folder.
-        labs: ``labs.csv``.
+        labs: ``labs.csv``; None where no labs take part.
+        require: the modalities that take part.
 
     Raises:
-        InputError: a column is missing or a cell cannot be read; the message names it.
+        InputError: a column is missing, a cell of ``admissions.csv`` cannot be read, or no row of ``labs.csv`` can be used.
     """
-    present = require_columns(manifest, _REQUIRED)
-    optional = tuple(column for column in _OPTIONAL if column in present)
-    load_csv(connection, manifest, "raw_admissions", (*_REQUIRED, *optional))
-    for column in set(_OPTIONAL) - set(optional):
-        connection.execute(f"ALTER TABLE raw_admissions ADD COLUMN {column} VARCHAR")
-    for column in _REQUIRED:
-        require_filled(connection, "raw_admissions", manifest, column)
-    require_unique(connection, "raw_admissions", manifest, "hadm_id")
-    for column in ("admittime", "ecg_time", "cxr_time"):
-        require_parsed(
-            connection, "raw_admissions", manifest, column, _TIME.format(column=column), "a time such as 2024-05-31 13:45"
-        )
-    require_parsed(connection, "raw_admissions", manifest, "age", "try_cast(age AS DOUBLE)", "a number")
-    load_csv(connection, labs, "raw_labs", _LABS)
-    for column in ("subject_id", "charttime", "itemid"):
-        require_filled(connection, "raw_labs", labs, column)
-    require_parsed(connection, "raw_labs", labs, "charttime", _TIME.format(column="charttime"), "a time such as 2024-05-31 13:45")
-    require_parsed(connection, "raw_labs", labs, "valuenum", "try_cast(valuenum AS DOUBLE)", "a number")
-    keys = _number_ids(connection)
-    _create_tables(connection)
-    rejects = _reject_labs(connection, labs)
-    _create_labs(connection)
-    root = manifest.parent
-    return Source("manifest", root, root, has_findings=False, rejects=rejects, keys=keys)
+    admissions = _load_admissions(connection, manifest, require)
+    results = None if labs is None else load_csv(connection, labs, "raw_labs", _LABS)
+    _number_ids(connection, "subject", [table for table in (admissions, results) if table is not None])
+    _number_ids(connection, "hadm", [admissions])
+    connection.execute(sql("manifest/admissions"))
+    rejects = () if results is None else _load_labs(connection, results)
+    return Source(manifest.parent, manifest.parent, needs_findings=False, rejects=rejects)
 
 
 def stable_id(key: str) -> int:
@@ -84,91 +64,62 @@ def stable_id(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
 
 
-def _number_ids(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Makes ``subject_keys`` and ``hadm_keys`` (key -> id); returns whether any id had to be replaced."""
-    replaced = False
-    for column, table, sources in (
-        ("subject_id", "subject_keys", ("raw_admissions", "raw_labs")),
-        ("hadm_id", "hadm_keys", ("raw_admissions",)),
-    ):
-        union = " UNION ".join(f"SELECT {column} FROM {source}" for source in sources)  # noqa: S608 - constants
-        keys = [row[0] for row in connection.execute(f"SELECT {column} FROM ({union}) ORDER BY 1").fetchall()]  # noqa: S608
-        numeric = all(key.isdecimal() and len(key) <= 18 for key in keys)
-        ids = [int(key) if numeric else stable_id(key) for key in keys]
-        if len(set(ids)) != len(ids):
-            raise InputError(f"column {column}: two ids differ only in how they are written (such as 7 and 007); make them alike")
-        replaced = replaced or not numeric
-        connection.execute(f"CREATE TABLE {table} (key VARCHAR, id BIGINT)")
-        connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", list(zip(keys, ids, strict=True)))  # noqa: S608
-    return replaced
+def _load_admissions(connection: duckdb.DuckDBPyConnection, manifest: Path, require: Collection[str]) -> CsvTable:
+    needed = (*_REQUIRED, *(f"{modality}_path" for modality in ("ecg", "cxr") if modality in require))
+    present = [column for column in _OPTIONAL if column in read_header(manifest)]
+    admissions = load_csv(connection, manifest, "raw_admissions", list(dict.fromkeys((*needed, *present))))
+    for column in _OPTIONAL:
+        connection.execute(f"ALTER TABLE raw_admissions ADD COLUMN IF NOT EXISTS {column} VARCHAR")
+    admissions.require_filled(*_REQUIRED)
+    admissions.require_unique("hadm_id")
+    admissions.require_readable("as_time", "admittime", "ecg_time", "cxr_time")
+    admissions.require_readable("as_number", "age")
+    for column in ("ecg_path", "cxr_path"):
+        _require_one_patient(admissions, column)
+    return admissions
 
 
-def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute(
-        """
-        CREATE TABLE admissions AS
-        SELECT s.id AS subject_id, h.id AS hadm_id, admittime::TIMESTAMP AS admittime, gender,
-               try_cast(age AS DOUBLE)::BIGINT AS age, race, file_order
-        FROM raw_admissions JOIN subject_keys AS s ON s.key = subject_id JOIN hadm_keys AS h ON h.key = hadm_id;
-
-        CREATE TABLE images AS
-        SELECT s.id AS subject_id, h.id AS hadm_id, cxr_path AS dicom_id, NULL::BIGINT AS study_id, cxr_path AS path,
-               upper(cxr_view) AS view, cxr_time::TIMESTAMP AS time, file_order
-        FROM raw_admissions JOIN subject_keys AS s ON s.key = subject_id JOIN hadm_keys AS h ON h.key = hadm_id;
-
-        CREATE TABLE records AS
-        SELECT s.id AS subject_id, h.id AS hadm_id, NULL::BIGINT AS study_id, ecg_path AS path, ecg_time::TIMESTAMP AS time,
-               file_order
-        FROM raw_admissions JOIN subject_keys AS s ON s.key = subject_id JOIN hadm_keys AS h ON h.key = hadm_id
-        """
-    )
+def _require_one_patient(admissions: CsvTable, column: str) -> None:
+    """Refuses a file that stands with two patients: it could be in two splits at once."""
+    shared = admissions.connection.execute(
+        f"SELECT min(file_order), max(file_order) FROM raw_admissions WHERE {column} IS NOT NULL "  # noqa: S608 - constants
+        f"GROUP BY {column} HAVING count(DISTINCT subject_id) > 1 ORDER BY 1 LIMIT 1"
+    ).fetchone()
+    if shared:
+        raise InputError(
+            f"{admissions.file}: column {column}: data rows {shared[0]} and {shared[1]} name the same file for two patients"
+        )
 
 
-def accepted_units() -> dict[str, set[str]]:
-    """For each item the spellings of its unit that are accepted, in lower case without blanks."""
-    accepted = {}
-    for item in LAB_ITEMS:
-        unit = item.unit.lower().replace(" ", "")
-        accepted[item.itemid] = {unit, *_SPELLINGS.get(unit, ()), *_ITEM_SPELLINGS.get(item.itemid, ())}
-    return accepted
+def _number_ids(connection: duckdb.DuckDBPyConnection, name: str, tables: Iterable[CsvTable]) -> None:
+    """Makes the table ``<name>_keys`` (key, id, replaced) of all ids in the column ``<name>_id``."""
+    column = f"{name}_id"
+    union = " UNION ".join(f"SELECT {column} FROM {table.name}" for table in tables)  # noqa: S608 - constants
+    rows = connection.execute(f"SELECT {column} FROM ({union}) WHERE {column} IS NOT NULL ORDER BY 1").fetchall()  # noqa: S608
+    keys = [row[0] for row in rows]
+    replaced = not all(key.isdecimal() and len(key) <= 18 for key in keys)
+    ids = [stable_id(key) if replaced else int(key) for key in keys]
+    if len(set(ids)) != len(ids):
+        raise InputError(f"column {column}: two ids differ only in how they are written (such as 7 and 007); make them alike")
+    _insert(connection, f"{name}_keys", pd.DataFrame({"key": keys, "id": ids, "replaced": replaced}))
 
 
-def _reject_labs(connection: duckdb.DuckDBPyConnection, file: Path) -> list[tuple[str, str, str]]:
-    """Marks the rows whose item or unit is not one of ours, and says why. ``raw_labs`` keeps the others."""
-    rows = [(item, unit) for item, units in accepted_units().items() for unit in sorted(units)]
-    connection.execute("CREATE TABLE accepted_units (itemid VARCHAR, unit VARCHAR)")
-    connection.executemany("INSERT INTO accepted_units VALUES (?, ?)", rows)
-    names = {item.itemid: item for item in LAB_ITEMS}
-    rejected = connection.execute(
-        """
-        SELECT file_order, itemid, valueuom FROM raw_labs
-        WHERE (itemid, lower(replace(coalesce(valueuom, ''), ' ', ''))) NOT IN (SELECT (itemid, unit) FROM accepted_units)
-        ORDER BY file_order
-        """
+def _load_labs(connection: duckdb.DuckDBPyConnection, labs: CsvTable) -> tuple[Reject, ...]:
+    """Fills ``lab_results``; gives the reasons of the rows that cannot be used, each with the number of rows."""
+    pairs = connection.execute("SELECT DISTINCT itemid, valueuom FROM raw_labs ORDER BY 1, 2").fetchall()
+    faults = [(itemid, unit, unit_fault(itemid, unit)) for itemid, unit in pairs]
+    _insert(connection, "item_faults", pd.DataFrame(faults, columns=["itemid", "unit", "fault"], dtype=object))
+    connection.execute(sql("manifest/labs"))
+    found = connection.execute(
+        "SELECT fault, count(*), min(file_order) FROM judged_labs WHERE fault IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
     ).fetchall()
-    rejects = []
-    for row, itemid, unit in rejected:
-        item = names.get(itemid)
-        if item is None:
-            reason = f"itemid {itemid} is not one of the 50 items"
-        else:
-            reason = f"{item.name} ({itemid}) in {unit or 'no unit'!r}, expected {item.unit or 'no unit'!r}; convert it first"
-        rejects.append((f"labs row {row}", file.name, reason))
-    connection.execute(
-        """
-        DELETE FROM raw_labs
-        WHERE (itemid, lower(replace(coalesce(valueuom, ''), ' ', ''))) NOT IN (SELECT (itemid, unit) FROM accepted_units)
-        """
-    )
-    return rejects
+    reasons = [f"{count} rows, the first is data row {first}: {fault}" for fault, count, first in found]
+    if found and not connection.execute("SELECT count(*) FROM lab_results").fetchall()[0][0]:
+        raise InputError(f"{labs.file}: no row can be used; {'; '.join(reasons[:3])}")
+    return tuple((f"labs {position}", labs.file.name, reason) for position, reason in enumerate(reasons, 1))
 
 
-def _create_labs(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute(
-        """
-        CREATE TABLE lab_results AS
-        SELECT s.id AS subject_id, itemid, charttime::TIMESTAMP AS time, valuenum::DOUBLE AS value, file_order
-        FROM raw_labs JOIN subject_keys AS s ON s.key = subject_id
-        WHERE valuenum IS NOT NULL AND isfinite(valuenum::DOUBLE)
-        """
-    )
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pd.DataFrame) -> None:
+    connection.register("incoming", rows)
+    connection.execute(f"INSERT INTO {table} SELECT * FROM incoming")  # noqa: S608 - constants
+    connection.unregister("incoming")

@@ -1,26 +1,30 @@
-"""The paper's rules, step by step, on the tables of ``source.py``; the SQL beside this file holds the rules themselves."""
+"""The paper's rules, step by step, on the tables of ``source.py``; ``sql/rules`` holds the rules themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
+from typing import Final, Literal
 
 import duckdb
-import pandas as pd
+import pyarrow as pa
 
 from clinical_symile.cohort.attrition import Attrition
-from clinical_symile.cohort.source import Source
+from clinical_symile.cohort.source import Reject, Source, sql
 from clinical_symile.config import CohortConfig
 from clinical_symile.execution import map_items
 from clinical_symile.stage import RunOptions, track
-from clinical_symile.types import CHEXPERT_LABELS, LAB_ITEM_IDS
+from clinical_symile.types import LAB_ITEM_IDS
 
 EcgCheck = Callable[[Path, Path], str | None]
 """Takes a record's path and the root it must lie in; says why it cannot be used, or None when it can."""
 
-_US_PER_HOUR = 3_600_000_000
+_FileCheck = Callable[[str], str | None]
+_MICROSECONDS_PER_HOUR: Final = 3_600_000_000
+_FILES_PER_PROCESS: Final = 2000
+"""Starting a process costs as much as opening so many small files."""
 
 
 def select_admissions(
@@ -29,7 +33,7 @@ def select_admissions(
     rules: CohortConfig,
     ecg_is_usable: EcgCheck | None,
     options: RunOptions,
-) -> tuple[pd.DataFrame, Attrition, list[tuple[str, str, str]]]:
+) -> tuple[pa.Table, Attrition, list[Reject]]:
     """Applies the rules.
 
     X-rays first, then labs, then ECGs: the order changes nothing in the result, but an ECG file is opened only for an
@@ -37,134 +41,128 @@ def select_admissions(
 
     Args:
         connection: holds the tables.
-        source: what they are.
+        source: what is known about them.
         rules: windows, and the modalities an admission must have.
         ecg_is_usable: takes a record's path and its root; None accepts every record without opening it.
         options: how to run.
 
     Returns:
-        One row per admission, sorted by hadm_id; the attrition; (item, path, reason) of files that could not be used.
+        One row per admission, sorted by hadm_id; the attrition; the files that cannot be used.
 
     Raises:
         InputError: no admission is left.
     """
-    admissions = connection.execute(
-        "SELECT subject_id, hadm_id, admittime, gender, age, race FROM admissions ORDER BY hadm_id"
-    ).df()
-    attrition = Attrition("admissions", len(admissions))
-    attrition.keep("all", len(admissions), "the tables hold no admission")
-    rejects: list[tuple[str, str, str]] = []
+    selection = _Selection(connection, source, rules, options)
     if "cxr" in rules.require:
-        admissions = _with_cxr(connection, source, rules, admissions, attrition, rejects, options)
+        selection.take_cxr()
     if "labs" in rules.require:
-        admissions = _with_labs(connection, rules, admissions, attrition)
+        selection.take_labs()
     if "ecg" in rules.require:
-        admissions = _with_ecg(connection, source, rules, admissions, attrition, rejects, ecg_is_usable, options)
-    del attrition.steps[1]
-    return admissions.sort_values("hadm_id", ignore_index=True), attrition, rejects
+        selection.take_ecg(ecg_is_usable)
+    return selection.table(), selection.attrition, selection.rejects
 
 
-def _with_cxr(
-    connection: duckdb.DuckDBPyConnection,
-    source: Source,
-    rules: CohortConfig,
-    admissions: pd.DataFrame,
-    attrition: Attrition,
-    rejects: list[tuple[str, str, str]],
-    options: RunOptions,
-) -> pd.DataFrame:
-    window = {"after_us": round(rules.cxr_after_hours * _US_PER_HOUR), "until_us": round(rules.cxr_until_hours * _US_PER_HOUR)}
-    check = partial(_is_file, root=source.cxr_root) if source.cxr_root else None
-    chosen, in_window = _first_usable(connection, "cxr", window, "excluded_images", check, "checking X-rays", rejects, options)
-    hours = f"more than {rules.cxr_after_hours:g} h and at most {rules.cxr_until_hours:g} h after admission"
-    attrition.keep("frontal X-ray", in_window, f"no AP or PA X-ray {hours}")
-    attrition.keep("X-ray on disk", len(chosen), "the image file is missing")
-    chosen = chosen.rename(columns={name: f"cxr_{name}" for name in ("dicom_id", "study_id", "path", "view", "time")})
-    if source.has_findings:
-        # Inner, after the earliest was taken: when its study has no row, a later X-ray is not tried.
-        findings = connection.execute("SELECT * FROM findings").df()
-        chosen = chosen.merge(findings, left_on="cxr_study_id", right_on="study_id").drop(columns="study_id")
-        attrition.keep("CheXpert labels", len(chosen), "the X-ray's study has no CheXpert row")
-    else:
-        chosen = chosen.assign(**dict.fromkeys(CHEXPERT_LABELS, float("nan")))
-    return admissions.merge(chosen, on="hadm_id")
+@dataclass
+class _Selection:
+    """The flow of admissions; the database's ``admissions`` holds those that are left."""
+
+    connection: duckdb.DuckDBPyConnection
+    source: Source
+    rules: CohortConfig
+    options: RunOptions
+    rejects: list[Reject] = field(default_factory=list)
+    attrition: Attrition = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.attrition = Attrition(self._count("admissions"))
+
+    def take_cxr(self) -> None:
+        """The earliest frontal X-ray whose file is there, then its study's findings."""
+        rules = self.rules
+        window = {"after_us": _microseconds(rules.cxr_after_hours), "until_us": _microseconds(rules.cxr_until_hours)}
+        check = partial(missing_file, root=self.source.cxr_root) if self.source.cxr_root else None
+        in_window = self._choose_files("cxr", window, check)
+        hours = f"more than {rules.cxr_after_hours:g} h and at most {rules.cxr_until_hours:g} h after admission"
+        self.attrition.keep("frontal X-ray", in_window, f"no AP or PA X-ray {hours}")
+        self.attrition.keep("X-ray on disk", self._count("chosen_cxr"), "the image file is missing")
+        if self.source.needs_findings:
+            # After the earliest was taken: when its study has no row, a later X-ray is not tried.
+            self.connection.execute("DELETE FROM chosen_cxr WHERE study_id NOT IN (SELECT study_id FROM findings)")
+            self.attrition.keep("CheXpert labels", self._count("chosen_cxr"), "the X-ray's study has no CheXpert row")
+        self._drop_others("chosen_cxr")
+
+    def take_labs(self) -> None:
+        """The earliest value of each item."""
+        self.connection.execute(sql("rules/labs"), {"window_us": _microseconds(self.rules.lab_window_hours)})
+        self._drop_others("chosen_labs")
+        reason = f"none of the 50 items within {self.rules.lab_window_hours:g} h of admission"
+        self.attrition.keep("labs", self._count("admissions"), reason)
+
+    def take_ecg(self, is_usable: EcgCheck | None) -> None:
+        """The earliest ECG that can be used."""
+        root = self.source.ecg_root
+        check = partial(_ecg_fault, root=root, is_usable=is_usable) if is_usable and root else None
+        in_window = self._choose_files("ecg", {"window_us": _microseconds(self.rules.ecg_window_hours)}, check)
+        self.attrition.keep("ECG", in_window, f"no ECG within {self.rules.ecg_window_hours:g} h of admission")
+        reason = "each ECG in the window is unreadable, has missing samples or is flat"
+        self.attrition.keep("usable ECG", self._count("chosen_ecg"), reason)
+        self._drop_others("chosen_ecg")
+
+    def table(self) -> pa.Table:
+        """The admissions that are left, with what was chosen."""
+        items = ", ".join(f"'{itemid}'" for itemid in LAB_ITEM_IDS)
+        self.connection.execute(
+            f"CREATE TABLE labs_by_admission AS PIVOT chosen_labs ON itemid IN ({items}) USING max(value) GROUP BY hadm_id"
+        )
+        return self.connection.sql(sql("rules/cohort")).to_arrow_table()
+
+    def _choose_files(self, modality: Literal["cxr", "ecg"], window: dict[str, int], check: _FileCheck | None) -> int:
+        """Choose, look at what was chosen, leave out what cannot be used, choose again.
+
+        Returns:
+            The number of admissions that have any file in the window, usable or not.
+        """
+        chosen = f"chosen_{modality}"
+        self.connection.execute("DELETE FROM excluded_files")
+        self.connection.execute(sql(f"rules/{modality}"), window)
+        in_window = self._count(chosen)
+        seen: set[str] = set()
+        while check is not None:
+            rows = self.connection.execute(f"SELECT DISTINCT path FROM {chosen} ORDER BY path").fetchall()  # noqa: S608
+            paths = [path for (path,) in rows if path not in seen]
+            faults = [(path, fault) for path, fault in self._check(paths, check, modality) if fault is not None]
+            if not faults:
+                break
+            seen.update(paths)
+            self.rejects += [(Path(path).name, path, fault) for path, fault in faults]
+            self.connection.executemany("INSERT INTO excluded_files VALUES (?)", [[path] for path, _ in faults])
+            self.connection.execute(f"DELETE FROM {chosen}")  # noqa: S608 - constants
+            self.connection.execute(sql(f"rules/{modality}"), window)
+        return in_window
+
+    def _check(self, paths: list[str], check: _FileCheck, modality: str) -> list[tuple[str, str | None]]:
+        jobs = min(self.options.jobs, 1 + len(paths) // _FILES_PER_PROCESS)
+        faults = track(map_items(check, paths, jobs=jobs), len(paths), f"cohort: check {modality} files", self.options)
+        return list(zip(paths, faults, strict=True))
+
+    def _drop_others(self, chosen: str) -> None:
+        self.connection.execute(f"DELETE FROM admissions WHERE hadm_id NOT IN (SELECT hadm_id FROM {chosen})")  # noqa: S608
+
+    def _count(self, table: str) -> int:
+        return int(self.connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])  # noqa: S608 - constants
 
 
-def _with_labs(
-    connection: duckdb.DuckDBPyConnection, rules: CohortConfig, admissions: pd.DataFrame, attrition: Attrition
-) -> pd.DataFrame:
-    window = {"window_us": round(rules.lab_window_hours * _US_PER_HOUR)}
-    labs = connection.execute(_sql("labs"), window).df()
-    wide = labs.pivot(index="hadm_id", columns="itemid", values="value").reindex(columns=list(LAB_ITEM_IDS))
-    admissions = admissions.merge(wide, left_on="hadm_id", right_index=True)
-    attrition.keep("labs", len(admissions), f"none of the 50 items within {rules.lab_window_hours:g} h of admission")
-    return admissions
+def missing_file(path: str, root: Path) -> str | None:
+    """Why a path that a table gives names no file under ``root``, or None when it does."""
+    relative = Path(path)
+    if relative.is_absolute() or ".." in relative.parts:
+        return "the path must be relative to its source folder, without '..'"
+    return None if (root / relative).is_file() else "the file is missing"
 
 
-def _with_ecg(
-    connection: duckdb.DuckDBPyConnection,
-    source: Source,
-    rules: CohortConfig,
-    admissions: pd.DataFrame,
-    attrition: Attrition,
-    rejects: list[tuple[str, str, str]],
-    ecg_is_usable: EcgCheck | None,
-    options: RunOptions,
-) -> pd.DataFrame:
-    # Only records that could still be chosen are opened.
-    connection.register("left_over", admissions[["hadm_id"]])
-    connection.execute("CREATE OR REPLACE TEMP TABLE kept AS SELECT hadm_id FROM left_over")
-    connection.execute("DELETE FROM admissions WHERE hadm_id NOT IN (SELECT hadm_id FROM kept)")
-    check = partial(_record_check, root=source.ecg_root, is_usable=ecg_is_usable) if ecg_is_usable and source.ecg_root else None
-    window = {"window_us": round(rules.ecg_window_hours * _US_PER_HOUR)}
-    chosen, in_window = _first_usable(connection, "ecg", window, "excluded_records", check, "checking ECGs", rejects, options)
-    attrition.keep("ECG", in_window, f"no ECG within {rules.ecg_window_hours:g} h of admission")
-    attrition.keep("usable ECG", len(chosen), "each ECG in the window is unreadable, has missing samples or is flat")
-    chosen = chosen.rename(columns={name: f"ecg_{name}" for name in ("study_id", "path", "time")})
-    return admissions.merge(chosen, on="hadm_id")
-
-
-def _first_usable(
-    connection: duckdb.DuckDBPyConnection,
-    query: str,
-    window: dict[str, int],
-    excluded: str,
-    check: Callable[[str], str | None] | None,
-    description: str,
-    rejects: list[tuple[str, str, str]],
-    options: RunOptions,
-) -> tuple[pd.DataFrame, int]:
-    """The earliest usable file of each admission: choose, look at what was chosen, exclude what cannot be used, choose again.
-
-    Returns:
-        The choice, and the number of admissions that had any file in the window.
-    """
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {excluded} (path VARCHAR)")
-    chosen = connection.execute(_sql(query), window).df()
-    in_window = len(chosen)
-    known: set[str] = set()
-    while check is not None:
-        paths = sorted(set(chosen["path"]) - known)
-        # Starting processes costs as much as opening a thousand small files.
-        jobs = min(options.jobs, 1 + len(paths) // 2000)
-        reasons = track(map_items(check, paths, jobs=jobs), len(paths), description, options)
-        bad = [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason is not None]
-        known.update(paths)
-        if not bad:
-            break
-        rejects += [(Path(path).name, path, reason) for path, reason in bad]
-        connection.executemany(f"INSERT INTO {excluded} VALUES (?)", [[path] for path, _ in bad])  # noqa: S608 - constant
-        chosen = connection.execute(_sql(query), window).df()
-    return chosen, in_window
-
-
-def _is_file(path: str, root: Path) -> str | None:
-    return None if (root / path).is_file() else "the file is missing"
-
-
-def _record_check(path: str, root: Path, is_usable: EcgCheck) -> str | None:
+def _ecg_fault(path: str, root: Path, is_usable: EcgCheck) -> str | None:
     return is_usable(root / path, root)
 
 
-def _sql(name: str) -> str:
-    return files("clinical_symile.cohort").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+def _microseconds(hours: float) -> int:
+    return round(hours * _MICROSECONDS_PER_HOUR)

@@ -8,21 +8,28 @@ import numpy as np
 import pandas as pd
 
 from clinical_symile.errors import InputError
+from clinical_symile.types import Split
 
 
-def assign_split(subject_id: int, seed: int, val_fraction: float, test_fraction: float) -> str:
+def assign_split(subject: str, seed: int, val_fraction: float, test_fraction: float) -> Split:
     """The split of a patient: a function of the patient and the seed alone, so that others who come or go do not move it.
 
     u = SHA-256("<seed>:<subject>") as a fraction in [0, 1): test below ``test_fraction``, then val, then train.
+
+    Args:
+        subject: the hospital's own id of the patient.
+        seed: of the cohort.
+        val_fraction: share of the patients in val, on average.
+        test_fraction: share of the patients in test, on average.
     """
-    digest = hashlib.sha256(f"{seed}:{subject_id}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{subject}".encode()).digest()
     u = int.from_bytes(digest[:8], "big") / 2**64
     if u < test_fraction:
         return "test"
     return "val" if u < test_fraction + val_fraction else "train"
 
 
-def draw_candidates(admissions: pd.DataFrame, split: str, size: int, seed: int) -> pd.DataFrame:
+def draw_candidates(admissions: pd.DataFrame, split: Split, size: int, seed: int) -> pd.DataFrame:
     """A candidate set for each admission of a split: its own X-ray and ``size - 1`` others, in random order.
 
     The others are drawn without replacement from the same split, never another admission of the same patient, and no two
@@ -41,35 +48,33 @@ def draw_candidates(admissions: pd.DataFrame, split: str, size: int, seed: int) 
         InputError: the split has too few patients for such sets.
     """
     pool = admissions[admissions["split"] == split].sort_values("hadm_id")
+    if pool.empty:
+        raise InputError(f"split '{split}' has no admissions; use more admissions or a larger cohort.{split}_fraction")
     hadm_ids, subjects = pool["hadm_id"].to_numpy(), pool["subject_id"].to_numpy()
     images = pd.factorize(pool["cxr_path"])[0]
-    parts = []
+    sets = []
     for own, hadm_id in enumerate(hadm_ids):
         rng = np.random.default_rng([seed, int(hadm_id)])
         order = rng.permutation(len(pool))
         order = order[(subjects[order] != subjects[own]) & (images[order] != images[own])]
         # The first of each image, in the drawn order.
         first = np.sort(np.unique(images[order], return_index=True)[1])
-        chosen = order[first][: size - 1]
-        if len(chosen) < size - 1:
+        others = order[first][: size - 1]
+        if len(others) < size - 1:
             raise InputError(
-                f"split '{split}': an admission has only {len(chosen)} X-rays of other patients to stand beside it, but "
-                f"cohort.candidates = {size} needs {size - 1}; use more admissions, a larger cohort.{split}_fraction, or "
-                "fewer candidates"
+                f"split '{split}' has {len(pool)} admissions of {len(set(subjects))} patients: one of them has only "
+                f"{len(others)} X-rays of other patients to stand beside it, but cohort.candidates = {size} needs {size - 1}. "
+                f"Use more admissions, a larger cohort.{split}_fraction, or fewer candidates"
             )
-        position = int(rng.integers(size))
-        candidates = np.insert(chosen, position, own)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "split": split,
-                    "query_hadm_id": hadm_id,
-                    "position": np.arange(size, dtype=np.int64),
-                    "candidate_hadm_id": hadm_ids[candidates],
-                    "is_positive": candidates == own,
-                }
-            )
-        )
-    if not parts:
-        raise InputError(f"split '{split}' has no admissions; use more admissions or a larger cohort.{split}_fraction")
-    return pd.concat(parts, ignore_index=True)
+        sets.append(np.insert(others, rng.integers(size), own))
+    members = np.concatenate(sets)
+    owners = np.repeat(np.arange(len(pool)), size)
+    return pd.DataFrame(
+        {
+            "split": split,
+            "query_hadm_id": hadm_ids[owners],
+            "position": np.tile(np.arange(size, dtype=np.int64), len(pool)),
+            "candidate_hadm_id": hadm_ids[members],
+            "is_positive": members == owners,
+        }
+    )

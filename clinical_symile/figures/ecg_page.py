@@ -117,7 +117,7 @@ def _lead(lead: str, trace_mv: NDArray[np.floating], x: float, y: float, *, kind
         f'{tick}<text class="label" x="{x + 1.2:g}" y="{y - _ROW / 2 + 4.4:g}" font-size="3.6" font-weight="600" '
         f'paint-order="stroke" stroke="#fffaf8" stroke-width=".8">{lead}</text>'
         f'<path class="{kind}" data-lead="{lead}" transform="translate({x:g} {y:g}) scale({1 / units:g} {-1 / units:g})" '
-        f'd="{_path(trace_mv)}" stroke="#1c2530" stroke-width="{0.28 * units:g}" stroke-linejoin="round" fill="none"/>'
+        f'd="{_path(trace_mv)}" stroke="#1c2530" stroke-width="{0.32 * units:g}" stroke-linejoin="round" fill="none"/>'
     )
 
 

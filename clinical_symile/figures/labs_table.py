@@ -63,7 +63,7 @@ def _row(item: LabItem, value: float) -> LabRow:
 def _reference(item: LabItem) -> str:
     low, high = item.reference_low, item.reference_high
     if low is not None and high is not None:
-        return f"{low:g} – {high:g}"
+        return f"{low:g}–{high:g}"
     if high is not None:
         return f"≤ {high:g}"
     return f"≥ {low:g}" if low is not None else ""

@@ -4,6 +4,7 @@ from clinical_symile.governance.access import Attestation, attestation_file, loa
 from clinical_symile.governance.audit import AuditEvent, AuditLog, AuditVerdict
 from clinical_symile.governance.card import ModelCard, render_model_card
 from clinical_symile.governance.checks import CheckResult, Verdict
+from clinical_symile.governance.data_card import render_data_card
 from clinical_symile.governance.documents import (
     IntendedUse,
     Risk,
@@ -13,9 +14,10 @@ from clinical_symile.governance.documents import (
 )
 from clinical_symile.governance.evidence import Evidence
 from clinical_symile.governance.policy import Policy, load_policy
-from clinical_symile.governance.privacy import RedactingFilter, find_identifiers, redact, suppress_small_cells
+from clinical_symile.governance.privacy import RedactingFilter, find_identifiers, redact, suppress_small_cells, suppress_table
 from clinical_symile.governance.registration import Approval, approve_registration, check_registration
 from clinical_symile.governance.serving import Service, check_serving
+from clinical_symile.governance.upkeep import check_upkeep
 
 __all__ = [
     "Approval",
@@ -37,13 +39,16 @@ __all__ = [
     "attestation_file",
     "check_registration",
     "check_serving",
+    "check_upkeep",
     "find_identifiers",
     "load_attestation",
     "load_intended_use",
     "load_policy",
     "load_risk_register",
     "redact",
+    "render_data_card",
     "render_model_card",
     "suppress_small_cells",
+    "suppress_table",
     "write_attestation",
 ]

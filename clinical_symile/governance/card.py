@@ -14,6 +14,7 @@ from clinical_symile.governance.evidence import Estimate, Evidence
 from clinical_symile.governance.policy import Policy
 from clinical_symile.governance.privacy import suppress_small_cells
 from clinical_symile.resources import resource_root
+from clinical_symile.types import SPLITS
 
 _MAY_BE_EMPTY = ("comparisons", "notes", "others")
 _OPEN = ("", "none", "nan", "todo", "tbd", "unknown")
@@ -114,7 +115,7 @@ def card_fields(evidence: Evidence, policy: Policy, checks: Sequence[CheckResult
         ],
         "notes": list(report.notes),
         "subjects": suppress_small_cells(
-            {split: len(subjects) for split, subjects in sorted(evidence.subjects.items())}, policy.disclosure.min_cell
+            {split: len(evidence.subjects.get(split, ())) for split in SPLITS}, policy.disclosure.min_cell
         ),
         "checks": [f"{check.id} {'passed' if check.passed else 'FAILED'}: {check.message}" for check in checks],
     }

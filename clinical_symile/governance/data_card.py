@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clinical_symile.governance.card import fill_template
 from clinical_symile.governance.documents import load_intended_use
 from clinical_symile.governance.policy import Policy, load_policy
-from clinical_symile.governance.privacy import suppress_small_cells
+from clinical_symile.governance.privacy import suppress_table
 from clinical_symile.resources import resource_root
 from clinical_symile.stage import Workspace, require_complete
 from clinical_symile.types import SPLITS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SIMULATED = (
     "Everything in it was drawn by a computer: patients, dates, laboratory values, ECGs and X-rays. The layout of the files is "
@@ -66,18 +69,19 @@ def _composition(table: Path, minimum: int) -> tuple[list[dict[str, Any]], str]:
     import pandas as pd
 
     rows = pd.read_parquet(table, columns=["split", "subject_id", "gender", "cxr_view", "n_labs_observed"])
-    groups = [_row("all", rows, minimum)]
+    groups = _table({"all": rows}, minimum)
     for column, label in (("gender", "sex"), ("cxr_view", "view")):
         values = rows[column].fillna("unknown").astype(str)
-        # A subject with films of both views counts in both rows; within a row the splits are disjoint.
-        groups += [_row(f"{label} {value}", rows[values == value], minimum) for value in sorted(values.unique())]
+        # A subject with films of both views counts in both rows.
+        groups += _table({f"{label} {value}": rows[values == value] for value in sorted(values.unique())}, minimum)
     observed = rows["n_labs_observed"]
     return groups, f"median {observed.median():.0f}, from {observed.min():.0f} to {observed.max():.0f}"
 
 
-def _row(name: str, rows: Any, minimum: int) -> dict[str, Any]:
-    counts = {split: int(rows.loc[rows["split"] == split, "subject_id"].nunique()) for split in SPLITS}
-    return {"name": name, "counts": list(suppress_small_cells(counts, minimum).values())}
+def _table(groups: Mapping[str, pd.DataFrame], minimum: int) -> list[dict[str, Any]]:
+    counts = {name: group.groupby("split")["subject_id"].nunique().to_dict() for name, group in groups.items()}
+    full = {name: {str(split): int(found.get(split, 0)) for split in SPLITS} for name, found in counts.items()}
+    return [{"name": name, "counts": list(shown.values())} for name, shown in suppress_table(full, minimum).items()]
 
 
 def _law(file: Path) -> Mapping[str, Any] | None:

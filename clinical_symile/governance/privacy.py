@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+HIDDEN = "hidden"
 
 # A hadm_id looks like a date (20160304), so it counts only near its name. \b does not break at "_", hence the lookarounds.
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -68,7 +70,7 @@ class RedactingFilter(logging.Filter):
         return True
 
 
-def suppress_small_cells(counts: Mapping[str, int], minimum: int) -> dict[str, str]:
+def suppress_small_cells(counts: Mapping[str, int], minimum: int, hidden: Collection[str] = ()) -> dict[str, str]:
     """A row of counts of patients, fit to be shown: nothing below ``minimum``, shown or worked out from a known total.
 
     Counts from 1 to ``minimum - 1`` are hidden. If what is hidden adds up to less than ``minimum``, or if it is a single
@@ -77,14 +79,39 @@ def suppress_small_cells(counts: Mapping[str, int], minimum: int) -> dict[str, s
     Args:
         counts: group -> number of patients; the groups are disjoint and their total is known.
         minimum: the smallest count that may be shown (11: the cell size policy of the US CMS).
+        hidden: groups that are hidden anyway.
 
     Returns:
         group -> the count as text, or ``"hidden"``.
     """
-    hidden = {name for name, count in counts.items() if 0 < count < minimum}
-    while hidden and (len(hidden) == 1 or sum(counts[name] for name in hidden) < minimum):
-        rest = [name for name in counts if name not in hidden and counts[name] > 0]
+    gone = {name for name, count in counts.items() if 0 < count < minimum or name in hidden}
+    while gone and (len(gone) == 1 or sum(counts[name] for name in gone) < minimum):
+        rest = [name for name in counts if name not in gone and counts[name] > 0]
         if not rest:
             break
-        hidden.add(min(rest, key=lambda name: counts[name]))
-    return {name: "hidden" if name in hidden else str(count) for name, count in counts.items()}
+        gone.add(min(rest, key=lambda name: counts[name]))
+    return {name: HIDDEN if name in gone else str(count) for name, count in counts.items()}
+
+
+def suppress_table(table: Mapping[str, Mapping[str, int]], minimum: int) -> dict[str, dict[str, str]]:
+    """A table of counts whose row and column totals are known, fit to be shown.
+
+    Rows and columns are suppressed in turn until neither gives away what the other hides.
+
+    Args:
+        table: row -> column -> number of patients.
+        minimum: see ``suppress_small_cells``.
+    """
+    shown = {row: suppress_small_cells(counts, minimum) for row, counts in table.items()}
+    while True:
+        before = shown
+        columns: dict[str, dict[str, str]] = {}
+        for column in {name: None for counts in table.values() for name in counts}:
+            counts = {row: table[row][column] for row in table}
+            columns[column] = suppress_small_cells(counts, minimum, [row for row in table if shown[row][column] == HIDDEN])
+        shown = {
+            row: suppress_small_cells(counts, minimum, [column for column in counts if columns[column][row] == HIDDEN])
+            for row, counts in table.items()
+        }
+        if shown == before:
+            return shown

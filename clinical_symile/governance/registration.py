@@ -39,11 +39,8 @@ def splits_are_patient_disjoint(evidence: Evidence, policy: Policy) -> CheckResu
         for second in splits[position + 1 :]
     }
     overlaps = [f"{pair} share {count} subjects" for pair, count in shared.items() if count]
-    sizes = ", ".join(f"{name} {len(evidence.subjects[name])}" for name in splits)
-    found = "; ".join(overlaps) or f"no subject is in two splits (subjects: {sizes})"
-    return _result(
-        "D03", not overlaps, found, "dataset/manifest.parquet", "build the cohort again; its splits must be by subject"
-    )
+    found = "; ".join(overlaps) or f"no subject is in two of {', '.join(splits)}"
+    return _result("D03", not overlaps, found, "dataset/manifest.parquet", "build the cohort again, with splits by subject")
 
 
 def no_identifiers(evidence: Evidence, policy: Policy) -> CheckResult:

@@ -53,8 +53,8 @@ DAMAGE: Final = (
 """What pydicom and the decoders raise for damaged files; ``RuntimeError`` holds RecursionError and NotImplementedError."""
 
 ISOLATED_PLUGIN: Final = "gdcm"
-"""GDCM aborts the whole process on some damaged streams, so it works in a process of its own (half a second a file),
-and only where no other decoder is installed. In the [dicom] extra it is the one that knows JPEG Lossless (the others that do are GPL)."""
+"""GDCM aborts the whole process on some damaged streams, so it works in a process of its own (half a second a file), and
+only where no other decoder is installed. In the [dicom] extra it is the one that knows JPEG Lossless (the others are GPL)."""
 
 ISOLATED_SECONDS: Final = 60
 

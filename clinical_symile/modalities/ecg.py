@@ -6,7 +6,6 @@ Leads are found by *name*, never by position: MIMIC-IV-ECG stores aVF before aVL
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clinical_symile.errors import InputError, UnusableFile
-from clinical_symile.modalities.intake import is_dicom, require_regular_file
-from clinical_symile.modalities.wfdb_header import BYTES_PER_SAMPLE, Header, Signal, read_header
+from clinical_symile.modalities.intake import is_dicom
+from clinical_symile.modalities.wfdb_header import Header, Signal, read_header
+from clinical_symile.modalities.wfdb_samples import read_samples
 from clinical_symile.types import ECG_FS_HZ, ECG_LEADS, ECG_SAMPLES, ECG_SECONDS
 
 MAX_ABS_MV: Final = 32767 / 200
@@ -86,7 +86,10 @@ def read_ecg(record_path: Path | str, root: Path | None = None) -> EcgRecord:
     signals = [header.signals[channel] for channel in channels]
     for lead, signal in zip(ECG_LEADS, signals, strict=True):
         _require_calibrated(lead, signal, path)
-    digital, missing = _read_samples(path, header, channels)
+    digital, missing = read_samples(path, header, channels, ECG_SECONDS)
+    ten_seconds = math.ceil(ECG_SECONDS * header.fs_hz)
+    if header.fs_hz == ECG_FS_HZ or missing[ten_seconds:].any():  # what follows is only there to resample with
+        digital, missing = digital[:ten_seconds], missing[:ten_seconds]
     gain = np.array([signal.gain / _MV_PER_UNIT[signal.unit.lower()] for signal in signals])
     baseline = np.array([signal.baseline for signal in signals], dtype=np.float64)
     if missing.any():
@@ -195,57 +198,14 @@ def _require_calibrated(lead: str, signal: Signal, path: Path) -> None:
         raise UnusableFile(path, f"lead {lead} is not sampled together with the others (samples per frame or skew)")
 
 
-def _read_samples(path: Path, header: Header, channels: list[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Digital samples (t, 12) in the order of ``channels`` and where they are missing; a little more than 10 s of them."""
-    needed = math.ceil(ECG_SECONDS * header.fs_hz)
-    files = {signal.file: signal for signal in (header.signals[channel] for channel in channels)}
-    absent = [file.suffix or "signal" for file in files if not file.is_file()]
-    if absent:
-        raise UnusableFile(path, f"its {', '.join(absent)} file is missing")
-    if header.n_samples < needed:
-        raise UnusableFile(path, f"lasts {header.n_samples / header.fs_hz:.4g} s; {ECG_SECONDS} s are needed")
-    # One second more, so that resampling has something to filter with at the end.
-    wanted = min(header.n_samples, needed + math.ceil(header.fs_hz))
-    for file, signal in files.items():
-        if not header.states_length:
-            require_regular_file(file)  # will be read as a whole
-        together = sum(other.samples_per_frame for other in header.signals if other.file == file)
-        in_file = (file.stat().st_size - signal.byte_offset) / (BYTES_PER_SAMPLE[signal.fmt] * together)
-        if in_file < needed:
-            seconds = max(in_file, 0) / header.fs_hz
-            raise UnusableFile(path, f"its {file.suffix or 'signal'} file is cut short: it holds {seconds:.3g} s")
-        wanted = min(wanted, int(in_file))
-    return _call_wfdb(path, header, channels, wanted)
-
-
-def _call_wfdb(path: Path, header: Header, channels: list[int], wanted: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    import wfdb
-
-    if "::" in str(path) or "://" in str(path):  # wfdb would take it for an address
-        raise UnusableFile(path, "lies in a folder whose name holds '::' or '://'")
-    try:
-        # wfdb cannot read a part of a record whose header gives no length.
-        sampto = wanted if header.states_length else None
-        record = wfdb.rdrecord(str(path), sampto=sampto, channels=sorted(channels), physical=False, return_res=64)
-        order = [sorted(channels).index(channel) for channel in channels]
-        digital, missing = record.d_signal[:wanted, order], np.isnan(record.dac())[:wanted, order]
-    # What wfdb raises for signal files that do not fit their header.
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, TypeError, ValueError, struct.error) as error:
-        raise UnusableFile(path, f"its signals cannot be decoded ({type(error).__name__})") from None
-    if digital.shape != (wanted, len(channels)):
-        raise UnusableFile(path, f"its signals decode to the shape {digital.shape}, not {(wanted, len(channels))}")
-    return digital, missing
-
-
 def _to_record(
-    digital: NDArray[np.int64], gain: NDArray[np.float64], baseline: NDArray[np.float64], fs_hz: float, path: Path
+    digital: NDArray[np.integer], gain: NDArray[np.float64], baseline: NDArray[np.float64], fs_hz: float, path: Path
 ) -> EcgRecord:
     mv = _to_mv64(digital, gain, baseline)
     peak = float(np.abs(mv[: math.ceil(ECG_SECONDS * fs_hz)]).max())
     if peak > MAX_ABS_MV:
         raise UnusableFile(path, f"reaches {peak:.4g} mV, which no ECG does: its unit or gain must be wrong")
     if fs_hz == ECG_FS_HZ:
-        mv, digital = mv[:ECG_SAMPLES], digital[:ECG_SAMPLES]
         # float32, in which scales are stored, holds whole numbers up to 2^24.
         if digital.min() > _INVALID and digital.max() <= _INT16_MAX and np.abs(baseline).max() <= 2**24:
             return EcgRecord(digital.astype(np.int16), gain, baseline)

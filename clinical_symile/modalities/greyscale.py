@@ -100,8 +100,13 @@ def _look_up(values: NDArray[Any], item: Dataset) -> tuple[NDArray[np.float64], 
     """The LUT's entry for each value, and the number of bits that an entry has.
 
     Values before the first mapped one take the first entry, values after the last take the last.
+
+    Raises:
+        ValueError: its entries do not have 8 to 16 bits.
     """
     n_entries, first, bits = (int(number) for number in item.LUTDescriptor)
+    if not 8 <= bits <= 16:
+        raise ValueError(f"a LUT of {bits} bits an entry")
     n_entries = n_entries % 2**16 or 2**16  # 0 means 65,536, which does not fit its 16 bits
     data = item.LUTData
     if isinstance(data, bytes):

@@ -123,7 +123,7 @@ def _read_shard(file: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
 
 def _write_table(folder: Path, store: ArrayStore, rows: NDArray[np.int64]) -> None:
     columns = ["hadm_id", "subject_id", "cxr_dicom_id", "cxr_view", "split"]
-    table = store.table.iloc[rows][columns].reset_index(drop=True)
+    table = store.table.iloc[rows].reindex(columns=columns).reset_index(drop=True)  # a hospital may not know the view
     table.insert(0, "position", pd.RangeIndex(len(rows)).astype("int64"))
     table.insert(1, "row", rows)
     with atomic_path(folder / TABLE) as temporary:

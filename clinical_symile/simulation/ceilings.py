@@ -37,7 +37,7 @@ def oracle_accuracy(synergy: float, candidates: int = 10, channels: int = len(CH
     return _accuracy(_by_type(log_posterior_ratio(synergy)), synergy, candidates, channels)
 
 
-def pairwise_accuracy(synergy: float, candidates: int = 10, channels: int = len(CHANNELS), directions: int = 360) -> float:
+def pairwise_accuracy(synergy: float, candidates: int = 10, channels: int = len(CHANNELS), directions: int = 48) -> float:
     """Accuracy of the best *pairwise* score ``sum_c a(e_c, x_c) + a(l_c, x_c)``.
 
     A sum of dot products, as pairwise CLIP scores with, cannot hold a term in which e, l and x meet. Up to what does not

@@ -30,7 +30,7 @@ MIMIC_CXR: Final = "mimic-cxr"
 MIMIC_ECG: Final = "mimic-ecg"
 _CHUNK: Final = 8
 _BYTES_PER_ADMISSION: Final = 280_000
-_SECONDS_PER_ADMISSION: Final = 0.15
+_SECONDS_PER_ADMISSION: Final = 0.08
 
 README: Final = f"""{files.SIMULATED}
 

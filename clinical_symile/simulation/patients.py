@@ -138,7 +138,7 @@ def plan_admission(
         seed: the hospital's seed.
         index: number of the admission; with ``seed`` it decides everything random here.
     """
-    rng = generator(seed, "events", index)
+    rng = generator(seed, "stay", index)
     hadm_id = next(identities.admissions)
     age = patient.anchor_age + int(str(admittime)[:4]) - patient.anchor_year
     days = 3.2 + float(rng.lognormal(0.7, 0.8)) if kind == "complete" else 0.8 + float(rng.lognormal(0.6, 0.7))
@@ -148,9 +148,10 @@ def plan_admission(
     images: tuple[CxrImage, ...] = ()
     draws: tuple[LabDraw, ...] = ()
     if kind not in ("no_ecg", "nothing"):
-        ecgs = _plan_ecgs(patient.subject_id, age, admittime, ecg, identities, rng, index)
+        ecgs = _plan_ecgs(patient.subject_id, age, admittime, ecg, identities, generator(seed, "ecgs", index), index)
     if kind not in ("no_cxr", "nothing"):
-        images = _plan_images(patient.subject_id, admittime, cxr, kind == "cxr_outside_window", identities, rng, index)
+        outside = kind == "cxr_outside_window"
+        images = _plan_images(patient.subject_id, admittime, cxr, outside, identities, generator(seed, "images", index), index)
     if kind not in ("no_labs", "nothing"):
         draws = plan_draws(patient.subject_id, hadm_id, admittime, dischtime, labs, generator(seed, "draws", index))
     return Admission(hadm_id, patient, admittime, dischtime, kind, ecg, labs, cxr, ecgs, images, draws)
@@ -158,12 +159,11 @@ def plan_admission(
 
 def drifted(shows: Severities, rng: np.random.Generator) -> Severities:
     """Severities at another time: signs fade, vanish or appear. Only the first study in the window shows the truth."""
+    fading, appearing, level = rng.random((3, len(shows)))
     moved = []
-    for severity in shows:
-        if severity > 0:
-            moved.append(round(severity * float(rng.uniform(0.0, 1.0)), 3))
-        else:
-            moved.append(round(float(rng.uniform(MINIMUM_SEVERITY, 1.0)), 3) if rng.random() < 0.25 else 0.0)
+    for severity, fade, chance, share in zip(shows, fading, appearing, level, strict=True):
+        new = MINIMUM_SEVERITY + (1 - MINIMUM_SEVERITY) * share if chance < 0.25 else 0.0
+        moved.append(round(float(severity * fade if severity > 0 else new), 3))
     return tuple(moved)
 
 

@@ -67,9 +67,9 @@ def admissions_table(plan: Plan) -> pa.Table:
 
 def record_list(plan: Plan) -> pa.Table:
     """``record_list.csv`` of MIMIC-IV-ECG 1.0: one row per ECG, path without extension."""
-    studies = sorted(
-        (study for admission in plan.admissions for study in admission.ecgs), key=lambda s: (s.subject_id, s.study_id)
-    )
+    # By id: a quirk lets two admissions share an ECG.
+    once = {study.study_id: study for admission in plan.admissions for study in admission.ecgs}
+    studies = sorted(once.values(), key=lambda study: (study.subject_id, study.study_id))
     rows = [
         {
             "subject_id": study.subject_id,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clinical_symile.config import ExperimentConfig
-from clinical_symile.errors import InputError
+from clinical_symile.errors import ConfigError, InputError
 from clinical_symile.stage import Workspace
 from clinical_symile.tracking.mlflow_tracker import flatten
 from clinical_symile.tracking.versions import ModelVersion, find_version, read_report
@@ -70,10 +70,12 @@ def compare(workspace: Workspace, config: ExperimentConfig, first: int | str, se
         second: another's.
 
     Raises:
-        ConfigError: there is no such version.
+        ConfigError: there is no such version, or both are the same one.
         InputError: they were not evaluated on the same data, so their numbers cannot be compared.
     """
     one, two = find_version(workspace, config, first), find_version(workspace, config, second)
+    if one.version == two.version:
+        raise ConfigError(f"{one.label}: is both {first!r} and {second!r}; name two different versions")
     return compare_reports(one, two, read_report(workspace, config, one), read_report(workspace, config, two))
 
 

@@ -156,14 +156,15 @@ def model_dir(workspace: Workspace, config: ExperimentConfig, version: ModelVers
     """
     local = _local_path(version.source)
     if local is None:
-        local = workspace.tracking / "downloads" / f"{version.name}-{version.version}"
+        local = workspace.tracking / "downloads" / f"{version.name}-{version.version}-{version.model_digest[:16]}"
         if not (local / MODEL_IN_PACKAGE).is_dir():
             staged = local.with_name(f".{local.name}.tmp")
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True, mode=0o700)
+            download = import_mlflow().artifacts.download_artifacts
             uri = tracking_uri(workspace, config)
-            import_mlflow().artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(staged), tracking_uri=uri)
-            staged.rename(local)
+            Path(download(artifact_uri=version.source, dst_path=str(staged), tracking_uri=uri)).rename(local)
+            shutil.rmtree(staged, ignore_errors=True)
     folder = local / MODEL_IN_PACKAGE
     sums = folder / "SHA256SUMS"
     if not sums.is_file():

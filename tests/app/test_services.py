@@ -11,6 +11,7 @@ import pytest
 
 from app import services
 from app.records import Request
+from app.services import presenting
 from clinical_symile.errors import ClinicalSymileError, InputError
 from clinical_symile.figures import letterbox
 from clinical_symile.types import ECG_SAMPLES
@@ -38,12 +39,12 @@ def test_patients_have_pseudonyms(review, fake_store):
     ("age", "text"), [(67, "67 y"), (89, "89 y"), (91, "over 89 y"), (float("nan"), "age unknown"), (None, "age unknown")]
 )
 def test_ages_over_89_are_not_told(age, text):
-    assert services.age_text(age) == text
+    assert presenting.age_text(age) == text
 
 
 @pytest.mark.parametrize(("sex", "text"), [("F", "F"), ("M", "M"), (None, "sex unknown"), ("![x](http://h)", "sex unknown")])
 def test_sex_is_a_letter_or_unknown(sex, text):
-    assert services.sex_text(sex) == text
+    assert presenting.sex_text(sex) == text
 
 
 def test_nobody_gets_an_xray_of_the_same_person(review):
@@ -78,6 +79,21 @@ def test_hits_are_ranked_and_obey_the_view(review):
     assert [hit.score for hit in answer.hits] == sorted((hit.score for hit in answer.hits), reverse=True)
     assert {hit.view for hit in answer.hits} == {"PA"}
     assert all(0 <= hit.percentile <= 100 for hit in answer.hits)
+
+
+def test_xrays_of_unknown_view_are_found_unless_a_view_is_chosen(review, fake_store):
+    fake_store.table["cxr_view"] = None
+    review._gallery.table["cxr_view"] = None
+    answer = review.retrieve(review.patient(0), EVERYTHING, "once")
+    assert answer.eligible == ADMISSIONS - 2
+    assert {hit.view for hit in answer.hits} == {"view unknown"}
+    with pytest.raises(InputError, match="chosen views"):
+        review.retrieve(review.patient(0), Request(("ecg",), ("AP",), 8, evaluation=False), "twice")
+
+
+def test_hospital_that_knows_neither_age_nor_sex(review, fake_store):
+    fake_store.table.drop(columns=["age", "gender"], inplace=True)
+    assert review.patient_labels()[0] == "Patient 1 – age unknown, sex unknown"
 
 
 def test_view_that_is_not_there_is_refused(review):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinical_symile.governance import RedactingFilter, find_identifiers, redact, suppress_small_cells
+from clinical_symile.governance import RedactingFilter, find_identifiers, redact, suppress_small_cells, suppress_table
 
 IDENTIFIERS = [
     ("subject_id", "subject 10032725 was read"),
@@ -102,3 +102,31 @@ def test_no_small_count_is_shown_or_can_be_worked_out(counts: dict[str, int], mi
         # Who knows the total learns the sum of what is hidden: it must be more than one cell, and not small.
         assert len(hidden) > 1
         assert sum(counts[name] for name in hidden) >= minimum
+
+
+def test_a_column_does_not_give_away_what_a_row_hides() -> None:
+    """F in test is 5. Its row hides it, and its column must too: 60 in all minus 55 men would be 5 women."""
+    shown = suppress_table({"F": {"train": 200, "val": 40, "test": 5}, "M": {"train": 210, "val": 45, "test": 55}}, minimum=11)
+    assert shown == {
+        "F": {"train": "200", "val": "hidden", "test": "hidden"},
+        "M": {"train": "210", "val": "hidden", "test": "hidden"},
+    }
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 30), min_size=3, max_size=3), min_size=1, max_size=4),
+    st.integers(2, 12),
+)
+def test_no_line_of_a_table_has_a_lone_hidden_cell(cells: list[list[int]], minimum: int) -> None:
+    table = {f"r{i}": {f"c{j}": count for j, count in enumerate(row)} for i, row in enumerate(cells)}
+    shown = suppress_table(table, minimum)
+    lines = [(table[row], shown[row]) for row in table]
+    for column in table["r0"]:
+        lines.append(({row: table[row][column] for row in table}, {row: shown[row][column] for row in table}))
+    for counts, texts in lines:
+        hidden = [name for name, text in texts.items() if text == "hidden"]
+        visible = [counts[name] for name, text in texts.items() if text != "hidden"]
+        assert not [count for count in visible if 0 < count < minimum]
+        if hidden and any(visible):
+            assert len(hidden) > 1
+            assert sum(counts[name] for name in hidden) >= minimum

@@ -102,6 +102,15 @@ def test_other_rates_are_resampled_to_500_hz(write_record: WriteRecord, fs: int)
     assert difference.max() < 0.01 * waves().max(), f"{difference.max()} mV"
 
 
+@pytest.mark.parametrize("fmt", ["16", "24", "32", "80", "212"])
+def test_every_format_that_wfdb_writes_is_read_as_wfdb_reads_it(write_record: WriteRecord, fmt: str) -> None:
+    """With gains small enough for the format's bits; lead by lead the same numbers as the package's."""
+    gain = 60.0 if fmt == "80" else 1000.0
+    path = write_record(waves(), fmt=[fmt] * 12, adc_gain=[gain] * 12)
+    physical = wfdb.rdrecord(str(path)).p_signal
+    np.testing.assert_allclose(read_ecg(path).to_mv(), physical, rtol=1e-7, atol=0)
+
+
 def test_quantised_samples_are_within_the_promised_2_5_microvolts(write_record: WriteRecord) -> None:
     """Values that need 24 bits; small ones are rounded to 1 µV, large ones to 5 µV."""
     for scale in (1.0, 90.0):
@@ -111,7 +120,17 @@ def test_quantised_samples_are_within_the_promised_2_5_microvolts(write_record: 
 
 
 def test_of_a_longer_record_the_first_ten_seconds_are_taken(write_record: WriteRecord) -> None:
-    np.testing.assert_array_equal(read_ecg(write_record(waves(8000))).adc, read_ecg(write_record(waves(5000))).adc)
+    ten_seconds = read_ecg(write_record(waves(5000))).adc
+    longer = write_record(waves(8000))
+    np.testing.assert_array_equal(read_ecg(longer).adc, ten_seconds)
+    with_nan(longer, sample=5100)
+    np.testing.assert_array_equal(read_ecg(longer).adc, ten_seconds)
+
+
+def test_missing_samples_after_ten_seconds_do_not_count_at_other_rates_either(write_record: WriteRecord) -> None:
+    longer = write_record(waves(12_000, 1000), fs=1000)
+    with_nan(longer, sample=10_400)
+    assert np.abs(read_ecg(longer).to_mv() - waves())[:-100].max() < 0.02
 
 
 def test_more_signals_in_other_files_do_no_harm(write_record: WriteRecord) -> None:
@@ -138,9 +157,9 @@ def test_flat_leads_are_accepted_and_named(write_record: WriteRecord) -> None:
 # ---------------------------------------------------------------------------------------------- what is refused
 
 
-def with_nan(record: Path) -> None:
+def with_nan(record: Path, sample: int = 70) -> None:
     content = np.fromfile(record.with_suffix(".dat"), "<i2")
-    content[12 * 70 + 1] = -32768
+    content[12 * sample + 1] = -32768
     content.tofile(record.with_suffix(".dat"))
 
 

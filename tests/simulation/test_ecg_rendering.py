@@ -34,7 +34,7 @@ def mean_beat(ecg: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_einthoven_and_goldberger(seed: int) -> None:
-    lead = {name: column for name, column in zip(ECG_LEADS, ecg_mv(seed, edema=0.7, hyperinflation=0.6).T, strict=True)}
+    lead = dict(zip(ECG_LEADS, ecg_mv(seed, edema=0.7, hyperinflation=0.6).T, strict=True))
     np.testing.assert_allclose(lead["III"], lead["II"] - lead["I"], atol=1e-12)
     step = 1 / ADC_PER_MV
     np.testing.assert_allclose(lead["aVR"], -(lead["I"] + lead["II"]) / 2, atol=step)

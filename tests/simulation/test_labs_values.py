@@ -11,7 +11,13 @@ from clinical_symile.types import LAB_ITEM_IDS, LAB_ITEMS
 
 COLUMN = {itemid: column for column, itemid in enumerate(LAB_ITEM_IDS)}
 # What reads each sign: an item that nearly everyone has measured, and the side on which the sign lies.
-READER = {"cardiomegaly": ("50912", 1), "edema": ("51222", -1), "effusion": ("50983", -1), "consolidation": ("51301", 1), "hyperinflation": ("50882", 1)}
+READER = {
+    "cardiomegaly": ("50912", 1),
+    "edema": ("51222", -1),
+    "effusion": ("50983", -1),
+    "consolidation": ("51301", 1),
+    "hyperinflation": ("50882", 1),
+}
 
 
 def draw(n: int, severities: np.ndarray | None = None, male: bool | np.ndarray = True, seed: int = 0) -> np.ndarray:
@@ -41,9 +47,21 @@ def test_blood_gas_obeys_henderson_hasselbalch() -> None:
 
 def test_red_cells_electrolytes_and_differential_add_up() -> None:
     values = draw(500, np.random.default_rng(1).uniform(0, 1, (500, 5)))
-    column = {name: values[:, COLUMN[i]] for name, i in
-              {"hb": "51222", "hct": "51221", "rbc": "51279", "mcv": "51250", "mchc": "51249",
-               "na": "50983", "k": "50971", "cl": "50902", "bic": "50882", "gap": "50868"}.items()}
+    column = {
+        name: values[:, COLUMN[i]]
+        for name, i in {
+            "hb": "51222",
+            "hct": "51221",
+            "rbc": "51279",
+            "mcv": "51250",
+            "mchc": "51249",
+            "na": "50983",
+            "k": "50971",
+            "cl": "50902",
+            "bic": "50882",
+            "gap": "50868",
+        }.items()
+    }
     np.testing.assert_allclose(column["hct"] * column["mchc"] / 100, column["hb"], atol=0.12)
     np.testing.assert_allclose(column["rbc"] * column["mcv"] / 10, column["hct"], rtol=0.02)
     np.testing.assert_allclose(column["na"] + column["k"] - column["cl"] - column["bic"], column["gap"], atol=2)

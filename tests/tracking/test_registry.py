@@ -289,6 +289,8 @@ def test_a_difference_to_other_weights_is_not_shown(
     symile = add("symile", paired_differences={"clip": difference}, models={"clip": "0" * 64})
     found = compare(workspace, config, symile.version, clip.version)
     assert all(row.difference is None for row in found.metrics)
+    with pytest.raises(ConfigError, match="two different versions"):
+        compare(workspace, config, 1, "1")
     assert "ranks.parquet" in found.remark
 
 

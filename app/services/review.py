@@ -1,46 +1,25 @@
-"""The only door from the dashboard to ``clinical_symile``: pages and components import nothing else of it.
-
-Everything heavy (torch, MLflow) is imported inside functions, after the page's first lines are on the screen.
-"""
+"""What the pages may ask about patients and X-rays."""
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from app.records import Answer, Hit, Patient, Provenance, Request
-from app.server import ADDRESS, CONFIG_VARIABLE, WORKSPACE_VARIABLE
-from clinical_symile.config import ExperimentConfig
-from clinical_symile.errors import ClinicalSymileError, ConfigError, InputError
-from clinical_symile.figures import LabRow, cxr_data_uri, ecg_page_svg, lab_rows, letterbox, window
-from clinical_symile.stage import Workspace
+from app.records import VIEWS, Answer, Hit, Patient, Provenance, Request
+from app.services.presenting import age_text, sex_text, view_text
+from clinical_symile.errors import InputError
+from clinical_symile.figures import cxr_data_uri, letterbox, window
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from clinical_symile.dataset import ArrayStore
-    from clinical_symile.governance import AuditLog, IntendedUse
+    from clinical_symile.governance import AuditLog
     from clinical_symile.modalities import LabStatistics
     from clinical_symile.models import SymileModel
     from clinical_symile.retrieval import Gallery
-
-__all__ = [
-    "HELD_OUT",
-    "ClinicalSymileError",
-    "LabRow",
-    "Review",
-    "ecg_svg",
-    "explain_error",
-    "intended_use",
-    "known_access",
-    "lab_table",
-    "open_review",
-    "redact_logs",
-]
 
 HELD_OUT: Final = "test"
 """The split whose patients were neither trained on nor used to choose the model."""
@@ -71,7 +50,7 @@ class Review:
 
     def patient_labels(self) -> list[str]:
         """A pseudonym for each patient of the held-out split, with age and sex."""
-        people = self._store.table.iloc[self._rows]
+        people = self._store.table.iloc[self._rows].reindex(columns=["age", "gender"])  # a hospital may know neither
         return [
             f"Patient {number} – {age_text(age)}, {sex_text(sex)}"
             for number, (age, sex) in enumerate(zip(people["age"], people["gender"], strict=True), 1)
@@ -132,7 +111,7 @@ class Review:
         embedded = embed_query(self._model, query)
         own = self._own_position(patient) if request.evaluation else None
         allowed = self._gallery.where(
-            views=request.views,
+            views=None if set(request.views) >= set(VIEWS) else request.views,  # both: also those of unknown view
             exclude_subject=None if patient.row is None else int(self._store.table["subject_id"].iloc[patient.row]),
             keep=() if own is None else (own,),
         )
@@ -150,7 +129,7 @@ class Review:
                 position=position,
                 score=explanation.score,
                 percentile=float(share),
-                view=str(self._gallery.table["cxr_view"].iloc[position]),
+                view=view_text(self._gallery.table["cxr_view"].iloc[position]),
                 own=position == own,
                 explanation=explanation,
             )
@@ -209,133 +188,3 @@ class Review:
             "positions": tuple(positions),
         }
         self._audit.append(record, once=once)
-
-
-def open_review() -> Review:
-    """Opens the champion of the registry with its gallery and dataset, if governance allows it to be shown.
-
-    Raises:
-        GateRefused: governance forbids it.
-        ClinicalSymileError: something is missing or does not belong together; the message says what to run.
-    """
-    import json
-
-    from clinical_symile.dataset import ArrayStore
-    from clinical_symile.governance import AuditLog, Service, check_serving
-    from clinical_symile.modalities import LabStatistics
-    from clinical_symile.models import load_model, read_metadata
-    from clinical_symile.retrieval import Gallery, find_gallery, model_digest
-    from clinical_symile.stage import require_complete
-    from clinical_symile.tracking import find_champion, model_dir
-
-    workspace, config = _workspace(), _config()
-    require_complete(workspace.dataset, "prepare")
-    champion = find_champion(workspace, config)
-    folder = model_dir(workspace, config, champion)
-    digest = model_digest(folder)
-    store = ArrayStore.open(workspace.dataset)
-    gallery = Gallery.open(find_gallery(workspace, digest), model=digest, dataset=store.digest)
-    service = Service(
-        host=ADDRESS,
-        model_dir=folder,
-        registered_digest=champion.model_digest,
-        reviewed_on=champion.reviewed_on,
-        gallery=gallery.facts,
-        audit_log=workspace.audit_log,
-    )
-    check_serving(service).require()
-    provenance = Provenance(
-        name=champion.name,
-        version=champion.version,
-        loss=str(read_metadata(folder)["loss"]),
-        access=gallery.access,
-        gallery_size=len(gallery),
-        model_digest=digest,
-        gallery_digest=gallery.digest,
-        dataset_digest=store.digest,
-    )
-    return Review(
-        provenance=provenance,
-        store=store,
-        model=load_model(folder),
-        statistics=LabStatistics.from_json(json.loads((folder / "labs_statistics.json").read_text(encoding="utf-8"))),
-        gallery=gallery,
-        audit=AuditLog(workspace.audit_log),
-        scratch=workspace.root / "tmp",
-    )
-
-
-def known_access() -> str | None:
-    """The class of the workspace's data, read from its manifest alone; None while it is not known."""
-    from clinical_symile.stage import require_complete
-
-    try:
-        return str(require_complete(_workspace().dataset, "prepare").get("access"))
-    except ClinicalSymileError:
-        return None
-
-
-def intended_use() -> IntendedUse:
-    """The statement of intended use."""
-    from clinical_symile.governance import load_intended_use
-
-    return load_intended_use()
-
-
-def ecg_svg(patient: Patient) -> str:
-    """The patient's 12-lead ECG page.
-
-    Raises:
-        InputError: the patient has no ECG.
-    """
-    if patient.ecg_mv is None:
-        raise InputError("this patient has no ECG")
-    return ecg_page_svg(patient.ecg_mv, title=patient.label)
-
-
-def lab_table(patient: Patient) -> list[LabRow]:
-    """The patient's laboratory results, empty without a panel."""
-    return [] if patient.labs_values is None else lab_rows(patient.labs_values)
-
-
-def explain_error(error: ClinicalSymileError) -> str:
-    """The message of an error as it may be shown: without identifiers."""
-    from clinical_symile.governance.privacy import redact
-
-    return redact(str(error))
-
-
-def redact_logs() -> None:
-    """Removes identifiers from everything that any logger of this process writes, tracebacks included."""
-    from clinical_symile.governance.privacy import RedactingFilter
-
-    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
-    for handler in {handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers}:
-        if not any(isinstance(present, RedactingFilter) for present in handler.filters):
-            handler.addFilter(RedactingFilter())
-
-
-def age_text(age: float | None) -> str:
-    """An age in years; MIMIC writes 91 for everyone over 89."""
-    if age is None or not 0 <= age < 130:  # NaN is not either
-        return "age unknown"
-    return "over 89 y" if age > 89 else f"{age:.0f} y"
-
-
-def sex_text(sex: str | None) -> str:
-    """F, M, or a word for anything else."""
-    return sex if sex in ("F", "M") else "sex unknown"
-
-
-def _workspace() -> Workspace:
-    folder = os.environ.get(WORKSPACE_VARIABLE)
-    if not folder:
-        raise ConfigError(
-            f"{WORKSPACE_VARIABLE} is not set; start the dashboard with 'clinical-symile review --workspace <folder>'"
-        )
-    return Workspace(Path(folder))
-
-
-def _config() -> ExperimentConfig:
-    text = os.environ.get(CONFIG_VARIABLE)
-    return ExperimentConfig.model_validate_json(text) if text else ExperimentConfig()

@@ -1,0 +1,81 @@
+"""The data card is filled from the workspace's files, and hides small groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clinical_symile.config import CohortConfig
+from clinical_symile.errors import IncompleteStage
+from clinical_symile.governance import render_data_card
+from clinical_symile.stage import RunOptions, Stage, Workspace, write_json
+
+OPTIONS = RunOptions(quiet=True)
+LAW = {
+    "synergy": 0.8,
+    "signs": {"edema": {"ecg": "atrial fibrillation", "labs": "anaemia", "cxr": "haze"}},
+    "accuracy_10way": {"oracle": 0.61, "best_pairwise": 0.32, "chance": 0.1},
+}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace(tmp_path / "ws")
+    with Stage("cohort", workspace.cohort, inputs={}, config=CohortConfig(), options=OPTIONS).writing() as writing:
+        steps = [("admissions", 200, 0, ""), ("ECG", 150, 50, "no ECG")]
+        keys = ("step", "included", "excluded", "reason")
+        write_json(writing.output / "attrition.json", [dict(zip(keys, step, strict=True)) for step in steps])
+    with Stage("prepare", workspace.dataset, inputs={}, config={}, options=OPTIONS).writing() as writing:
+        people = [
+            ("train", "F", "AP", 60),
+            ("train", "M", "AP", 50),
+            ("val", "F", "AP", 20),
+            ("val", "M", "AP", 18),
+            ("test", "M", "AP", 15),
+            ("test", "F", "PA", 4),
+        ]
+        rows: dict[str, list[Any]] = {"split": [], "gender": [], "cxr_view": [], "subject_id": [], "n_labs_observed": []}
+        for split, sex, view, count in people:
+            for _ in range(count):
+                rows["subject_id"].append(len(rows["split"]))
+                rows["split"].append(split)
+                rows["gender"].append(sex)
+                rows["cxr_view"].append(view)
+                rows["n_labs_observed"].append(35)
+        pq.write_table(pa.table(rows), writing.output / "manifest.parquet")
+        writing.counts["rejected"] = 3
+        writing.facts.update(access="synthetic", hospital={"kind": "mimic", "simulated_truth": "hospital/truth.parquet"})
+    return workspace
+
+
+def test_the_card_of_a_simulated_hospital_tells_its_law(workspace: Workspace) -> None:
+    write_json(workspace.hospital / "law.json", LAW)
+    card = render_data_card(workspace)
+    assert "Everything in it was drawn by a computer" in card
+    assert "A share of 80% of the ties" in card
+    assert "| edema | atrial fibrillation | anaemia | haze |" in card
+    assert "| ECG | 150 | 50 | no ECG |" in card
+    assert "| all | 110 | 38 | 19 |" in card
+    assert "symile-mimic" in card
+    assert "Admissions that could not be read: 3." in card
+
+
+def test_small_groups_and_what_would_give_them_away_are_hidden(workspace: Workspace) -> None:
+    card = render_data_card(workspace)
+    assert "| sex F | 60 | hidden | hidden |" in card
+    assert "| sex M | 50 | hidden | hidden |" in card
+    assert "| view AP | 110 | hidden | hidden |" in card
+    assert " 4 |" not in card
+
+
+def test_without_the_hospital_the_law_is_left_out(workspace: Workspace) -> None:
+    assert "The law behind" not in render_data_card(workspace)
+
+
+def test_it_needs_a_dataset(tmp_path: Path) -> None:
+    with pytest.raises(IncompleteStage):
+        render_data_card(Workspace(tmp_path))
