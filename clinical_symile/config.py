@@ -17,8 +17,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clinical_symile.errors import ConfigError
+from clinical_symile.types import MODALITIES, Modality, Split
 
 AccessClass = Literal["synthetic", "open", "credentialed"]
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+"""What may name a run or a model: it becomes the name of a folder."""
 
 
 class Section(BaseModel):
@@ -59,7 +63,7 @@ class CohortConfig(Section):
     ecg_window_hours: float = Field(24, gt=0, description="ECG: |ecg_time - admittime| at most this")
     cxr_after_hours: float = Field(24, ge=0, description="CXR: strictly later than this after admission")
     cxr_until_hours: float = Field(72, gt=0, description="CXR: at most this after admission")
-    require: tuple[Literal["cxr", "ecg", "labs"], ...] = Field(("cxr", "ecg", "labs"), description="modalities an admission must have")
+    require: tuple[Modality, ...] = Field(MODALITIES, description="modalities an admission must have")
     val_fraction: float = Field(0.15, gt=0, lt=1)
     test_fraction: float = Field(0.25, gt=0, lt=1)
     candidates: int = Field(10, ge=2, description="size of each candidate set, the positive included")
@@ -95,14 +99,14 @@ class TrainConfig(Section):
     """Optimisation. The defaults are the released checkpoint's; see pipelines/configs for presets."""
 
     loss: Literal["symile", "clip"] = "symile"
-    run: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="folder name under runs/; default: the loss")
+    run: str | None = Field(None, pattern=NAME, description="folder name under runs/; default: the loss")
     negative_sampling: Literal["n", "n_squared"] = "n_squared"
     epochs: int = Field(80, ge=1)
     batch_size: int = Field(280, ge=2)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.5, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate over the steps; cosine has a 5 % warm-up")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="of the learning rate; cosine has a 5 % warm-up")
     freeze_logit_scale: bool = False
     max_logit_scale: float | None = Field(None, description="log-scale clamp after each step; none in the paper")
     select_by: Literal["loss", "accuracy_10way"] = Field("loss", description="validation metric that picks the epoch kept")
@@ -131,14 +135,14 @@ class EvaluateConfig(Section):
 class IndexConfig(Section):
     """Which X-rays the gallery holds."""
 
-    splits: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
+    splits: tuple[Split, ...] = ("val", "test")
     batch_size: int = Field(128, ge=1)
 
 
 class RegistryConfig(Section):
     """The name under which versions are registered."""
 
-    name: str = Field("symile-mimic", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    name: str = Field("symile-mimic", pattern=NAME)
     tracking_uri: str | None = Field(None, description="default: sqlite in the workspace")
 
 

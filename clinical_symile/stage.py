@@ -198,7 +198,7 @@ class Stage:
             if not ours:
                 raise InputError(f"{self.output}: holds files that no stage wrote; choose another --workspace or move them away")
             shutil.rmtree(self.output)
-        self.output.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _private_folder(self.output)
         # A finished output that is resumed under the same key (an output went missing) is no longer finished.
         (self.output / MANIFEST).unlink(missing_ok=True)
         if resumable:
@@ -373,7 +373,9 @@ def _git(root: Path, *arguments: str) -> str | None:
 def _missing_outputs(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     outputs = manifest.get("outputs", {})
     return [
-        name for name, entry in outputs.items() if not (folder / name).is_file() or (folder / name).stat().st_size != entry["bytes"]
+        name
+        for name, entry in outputs.items()
+        if not (folder / name).is_file() or (folder / name).stat().st_size != entry["bytes"]
     ]
 
 
@@ -383,6 +385,12 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return loaded if isinstance(loaded, dict) else None
+
+
+def _private_folder(folder: Path) -> None:
+    """Makes a folder, and whichever of its parents are missing, for this user alone."""
+    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -84,7 +84,7 @@ def stage_command(function: Callable[..., None], default_config: str | None = No
             **values,
         )
 
-    del command.__wrapped__  # type: ignore[attr-defined]  # typer would read the inner signature
+    del command.__wrapped__
     command.__signature__ = inspect.Signature([*own, *_SHARED])  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *_SHARED)}
     return command

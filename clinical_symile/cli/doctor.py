@@ -108,7 +108,8 @@ def _dicom_decoders() -> Iterator[Finding]:
     syntaxes: tuple[UID, ...] = (
         RLELossless, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, JPEG2000,
     )  # fmt: skip
-    available, missing = [], []
+    available: list[str] = []
+    missing: list[str] = []
     for syntax in syntaxes:
         (available if get_decoder(syntax).is_available else missing).append(syntax.name.split(",")[0].split(" (")[0])
     state = f"{len(available)} of {len(syntaxes)} compressed kinds" + (f"; missing: {', '.join(missing)}" if missing else "")

@@ -17,17 +17,26 @@ def check(
     invocation: Invocation,
     run: Annotated[str | None, typer.Option(help="Trained and evaluated run."), Overrides("train.run")] = None,
 ) -> None:
-    """Say whether a run may be registered, check by check. Exits with 5 if not."""
-    from clinical_symile.governance import Evidence, check_registration, load_policy
+    """Say whether a run may be registered, check by check; without --run, whether the rules themselves are in order.
 
-    evidence = Evidence.gather(invocation.workspace, invocation.config.train.run_name)
-    verdict = check_registration(evidence, load_policy()).verdict
-    for result in verdict.results:
+    Exits with 5 if not.
+    """
+    from clinical_symile.governance import Evidence, check_registration, check_upkeep, load_policy
+
+    run = invocation.config.train.run
+    if run is None:
+        results, subject = check_upkeep(), "the rules are not in order"
+    else:
+        evidence = Evidence.gather(invocation.workspace, run)
+        results, subject = check_registration(evidence, load_policy()).verdict.results, f"run '{run}' may not be registered"
+    for result in results:
         state = "ok  " if result.passed else "FAIL" if result.severity == "block" else "warn"
         print(f"{state} {result.id:<15} {result.message}")
         if result.remedy:
             print(f"{'':20} -> {result.remedy}")
-    verdict.require()
+    failed = [result.id for result in results if not result.passed and result.severity == "block"]
+    if failed:
+        raise GateRefused(f"{subject}: {', '.join(failed)}")
 
 
 @stage_command
@@ -75,14 +84,17 @@ def attest(
 
 @audit.command()
 @stage_command
-def verify(invocation: Invocation) -> None:
-    """Check the chain of the audit log from its first record to its last."""
+def verify(
+    invocation: Invocation,
+    head: Annotated[str | None, typer.Option(help="Head that an earlier check printed, kept elsewhere.")] = None,
+) -> None:
+    """Check the chain of the audit log from its first record to its last, and print its head."""
     from clinical_symile.governance import AuditLog
 
-    verdict = AuditLog(invocation.workspace.audit_log).verify()
+    verdict = AuditLog(invocation.workspace.audit_log).verify(head)
     if not verdict.intact:
         raise GateRefused(f"{invocation.workspace.audit_log}: {verdict.problem}")
-    print(f"intact: {verdict.records} records")
+    print(f"intact: {verdict.records} records, head {verdict.head}")
 
 
 @audit.command()

@@ -1,8 +1,8 @@
 """``run`` and ``demo``: every stage in order, in one process; what is finished is not done again."""
 
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +12,9 @@ from clinical_symile.cli.common import Invocation, stage_command
 from clinical_symile.cli.serve import serve
 from clinical_symile.errors import IncompleteStage
 
+Step = tuple[str, Callable[[], Any]]
+"""A name to show, and what to do."""
+
 
 @stage_command
 def run(invocation: Invocation) -> None:
@@ -19,7 +22,7 @@ def run(invocation: Invocation) -> None:
     run_all(invocation)
 
 
-@functools.partial(stage_command, default_config="demo")
+@partial(stage_command, default_config="demo")
 def demo(
     invocation: Invocation,
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Stop before the dashboard.")] = False,
@@ -32,20 +35,7 @@ def demo(
 
 def run_all(call: Invocation) -> None:
     """The stages in order. Trains one model per ``pipeline.losses`` and registers the one that validation prefers."""
-    losses = call.config.pipeline.losses
-    steps: list[tuple[str, Callable[[], Any]]] = []
-    hospital = call.config.hospital
-    if hospital.kind == "mimic" and hospital.mimic_iv is None:
-        steps.append(("simulate", lambda: stages.simulate(call)))
-    steps += [("cohort", lambda: stages.cohort(call)), ("prepare", lambda: stages.prepare(call))]
-    for loss in losses:
-        steps.append((f"train {loss}", lambda loss=loss: stages.train(_with_loss(call, loss))))
-    for loss in losses:
-        others = tuple(other for other in losses if other != loss)
-        steps.append((f"evaluate {loss}", lambda loss=loss, others=others: stages.evaluate(_with_loss(call, loss), others)))
-    if call.config.pipeline.register_better:
-        steps.append(("register", lambda: stages.register(_with_loss(call, stages.better_run(call, losses)), "champion")))
-    steps.append(("index", lambda: stages.index(_with_loss(call, stages.better_run(call, losses)))))
+    steps = list(_steps(call))
     for number, (name, step) in enumerate(steps, 1):
         _say(call, f"[{number}/{len(steps)}] {name}")
         started = time.monotonic()
@@ -57,6 +47,23 @@ def run_all(call: Invocation) -> None:
                 raise
             print(f"{name}: would run next ({missing})")
         _say(call, f"      {time.monotonic() - started:.1f} s")
+
+
+def _steps(call: Invocation) -> Iterator[Step]:
+    losses = call.config.pipeline.losses
+    if call.config.hospital.kind == "mimic" and call.config.hospital.mimic_iv is None:
+        yield "simulate", partial(stages.simulate, call)
+    yield "cohort", partial(stages.cohort, call)
+    yield "prepare", partial(stages.prepare, call)
+    for loss in losses:
+        yield f"train {loss}", partial(stages.train, _with_loss(call, loss))
+    for loss in losses:
+        others = tuple(other for other in losses if other != loss)
+        yield f"evaluate {loss}", partial(stages.evaluate, _with_loss(call, loss), others)
+    # Which run is the better one is known only when these two are reached.
+    if call.config.pipeline.register_better:
+        yield "register", lambda: stages.register(_with_loss(call, stages.better_run(call, losses)), "champion")
+    yield "index", lambda: stages.index(_with_loss(call, stages.better_run(call, losses)))
 
 
 def _with_loss(call: Invocation, loss: str) -> Invocation:

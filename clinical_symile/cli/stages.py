@@ -6,6 +6,7 @@ registry the verdict of governance.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +59,7 @@ def evaluate(call: Invocation, baselines: tuple[str, ...] = ()) -> dict[str, Any
 
 def register(call: Invocation, alias: str | None = None) -> None:
     """Registers one run with its card, if governance lets it pass, and gives it an alias."""
-    from clinical_symile.governance import approve_registration
+    from clinical_symile.governance import approve_registration, render_data_card
     from clinical_symile.tracking import promote
     from clinical_symile.tracking import register as run
 
@@ -69,7 +70,18 @@ def register(call: Invocation, alias: str | None = None) -> None:
         return
     for result in approval.verdict.warnings:
         logger.warning("governance warns: %s: %s", result.id, result.message)
-    version = run(call.workspace, call.config, name, card=approval.card.markdown, verdict=approval.verdict.as_dict())
+    documents = {
+        "data_card.md": render_data_card(call.workspace),
+        "model_card.json": json.dumps(approval.card.fields, indent=2, default=str),
+    }
+    version = run(
+        call.workspace,
+        call.config,
+        name,
+        card=approval.card.markdown,
+        verdict=approval.verdict.as_dict(),
+        documents=documents,
+    )
     if alias is not None and alias not in version.aliases:
         version = promote(call.workspace, call.config, version.version, alias)  # type: ignore[arg-type]  # checked inside
     if not call.options.quiet:

@@ -26,7 +26,7 @@ READS: Final[dict[Reader, str]] = {
 
 _FAULTS: Final = re.compile(
     r"CSV Error on Line: \d+|Expected Number of Columns: \d+ Found: \d+|unterminated quote|not utf-8 encoded"
-    r"|Unexpected end of GZIP stream|not a GZIP stream|Maximum line size"
+    r"|not RFC 4180 compliant|Unexpected end of GZIP stream|not a GZIP stream|Maximum line size"
 )
 """What may be repeated of DuckDB's message, which otherwise quotes the line, hence a patient."""
 

@@ -137,7 +137,7 @@ class SmallHospital:
 def _write(file: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(file, "wt") if file.suffix == ".gz" else file.open("w") as handle:
-        writer = csv.DictWriter(handle, columns, restval="")
+        writer = csv.DictWriter(handle, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

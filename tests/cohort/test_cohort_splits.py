@@ -21,7 +21,8 @@ def pool(subjects, images=None) -> pd.DataFrame:
 def test_the_split_of_a_patient_is_frozen():
     """Golden: changing the hash would move patients between train and test of every existing cohort.
 
-    python -c "from clinical_symile.cohort.splits import assign_split as s; print([s(str(i), 0, .15, .25) for i in range(10000032, 10000044)])"
+    python -c "from clinical_symile.cohort.splits import assign_split as s
+    print([s(str(subject), 0, 0.15, 0.25) for subject in range(10000032, 10000044)])"
     """
     found = [assign_split(str(subject), 0, 0.15, 0.25) for subject in range(10_000_032, 10_000_044)]
     assert found == ["val", "train", "test", "train", "test", "test", "train", "train", "train", "train", "train", "test"]

@@ -158,9 +158,10 @@ def test_mimic_iii_is_recognised_by_its_names_and_by_its_columns(hospital, tmp_p
         (lambda data: gzip.decompress(data), "Not a gzipped file"),
         (lambda data: gzip.compress(gzip.decompress(data) + b"1,2\n"), "Expected Number of Columns"),
         (lambda data: gzip.compress(gzip.decompress(data) + b'1,"10000032\n'), "unterminated quote"),
+        (lambda data: gzip.compress(gzip.decompress(data) + b"1,2,3,4,5,6,7\r\n"), "not RFC 4180 compliant"),
         (lambda data: b"", "lacks the column"),
     ],
-    ids=["half", "no end", "not gzip", "short row", "open quote", "empty"],
+    ids=["half", "no end", "not gzip", "short row", "open quote", "mixed line ends", "empty"],
 )
 def test_a_damaged_table_is_named_without_quoting_a_patient(hospital, damage, reason):
     for number in range(300):

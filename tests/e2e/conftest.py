@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,30 +30,31 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cli() -> Cli:
-    """Runs ``clinical-symile`` and, unless told otherwise, expects success."""
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Starts ``clinical-symile`` in a process group of its own.
 
-    def call(*arguments: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=600, env=environment())
-        if code is not None:
-            assert done.returncode == code, f"{arguments}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+    One thread: then results are the same to the last bit, and tests do not starve each other.
+    """
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+    def call(*arguments: str | Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "clinical_symile", *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, text=True, env=one_thread, start_new_session=True, **pipes)
 
     return call
 
 
-def command(*arguments: str | Path) -> list[str]:
-    """The command line as a list."""
-    return [sys.executable, "-m", "clinical_symile", *map(str, arguments)]
+@pytest.fixture(scope="session")
+def cli(start: Callable[..., subprocess.Popen[str]]) -> Cli:
+    """Runs ``clinical-symile`` to its end and, unless told otherwise, expects success; never a traceback."""
 
+    def call(*arguments: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        process = start(*arguments)
+        stdout, stderr = process.communicate(timeout=900)
+        if code is not None:
+            assert process.returncode == code, f"{arguments}\n{stdout}\n{stderr}"
+        assert "Traceback" not in stderr, stderr
+        return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
-def environment() -> dict[str, str]:
-    """One thread, so that results are the same to the last bit and tests do not starve each other."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    """A stage's manifest."""
-    loaded: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    return loaded
+    return call

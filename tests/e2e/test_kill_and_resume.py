@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cli, command, environment, manifest
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 STAGES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("simulate",), "hospital"),
@@ -34,7 +38,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_config: Path, cli
 @pytest.mark.slow
 @pytest.mark.parametrize("position", range(len(STAGES)), ids=[stage[0] for stage, _ in STAGES])
 def test_killed_stage_ends_in_the_same_result(
-    tmp_path: Path, tiny_config: Path, undisturbed: Path, cli: Cli, position: int
+    tmp_path: Path, tiny_config: Path, undisturbed: Path, cli: Cli, start: Start, position: int
 ) -> None:
     stage, output = STAGES[position]
     workspace = tmp_path / "ws"
@@ -42,30 +46,27 @@ def test_killed_stage_ends_in_the_same_result(
     shutil.rmtree(workspace / output)
     arguments = (*stage, "--config", tiny_config, "--workspace", workspace)
 
-    kills = kill_while_working(arguments, workspace / output)
-    assert kills, "the stage was never killed while it worked, so this test would show nothing"
-    assert not (workspace / output / "manifest.json").exists()
+    kill_while_working(start(*arguments), workspace / output)
+    assert not (workspace / output / "manifest.json").exists(), "killed too late: this run would show nothing"
     cli(*arguments)
-    assert manifest(workspace / output)["digest"] == manifest(undisturbed / output)["digest"]
+    assert digest(workspace / output) == digest(undisturbed / output)
     assert not list((workspace / output).rglob("*.tmp")), "no temporary file is left behind"
 
 
-def kill_while_working(arguments: tuple[str | Path, ...], output: Path) -> int:
-    """Starts the command and kills its whole process group shortly after it took its folder; counts the kills."""
-    process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True
-    )
+def kill_while_working(process: subprocess.Popen[str], output: Path) -> None:
+    """Kills the process and all its children when it has taken its folder, and if it can be had, made a first partial result."""
     while not (output / ".stage.json").exists():
-        if process.poll() is not None:
-            return 0
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
     # Long enough for a first partial result, short enough not to miss the end of a quick stage.
     deadline = time.monotonic() + 1.0
     while time.monotonic() < deadline and not any(path.name != ".stage.json" for path in output.rglob("*") if path.is_file()):
         time.sleep(0.005)
-    if (output / "manifest.json").exists():
-        process.wait()
-        return 0
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return int(not (output / "manifest.json").exists())
+    process.communicate()
+
+
+def digest(folder: Path) -> str:
+    """The digest of a finished stage's outputs."""
+    found: str = json.loads((folder / "manifest.json").read_text())["digest"]
+    return found

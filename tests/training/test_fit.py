@@ -78,18 +78,33 @@ def test_the_seed_decides_everything_and_the_global_generator_nothing(tmp_path: 
     assert results[0] == results[1] != results[2]
 
 
-def test_the_epoch_that_validation_prefers_is_kept(tmp_path: Path, tiny) -> None:
-    config = tiny.TRAIN.model_copy(update={"select_by": "loss", "epochs": 5, "lr": 0.05, "schedule": "constant"})
-    bold = tiny.MODEL.model_copy(update={"logit_scale_init": 0.5})  # so that it soon learns its 20 admissions by heart
-    model, progress = fit(bold, config, tiny.tiny_data(), tmp_path / "whole", QUIET, NullTracker())
-    losses = [line["val_loss"] for line in metrics(tmp_path / "whole")]
-    assert progress.best_epoch == 1 + int(np.argmin(losses)) < 5, "the last epoch is the best one: this would show nothing"
-    assert [file.name for file in tmp_path.rglob("best-*")] == [f"best-{progress.best_epoch:05d}.safetensors"]
+@pytest.mark.parametrize(
+    ("select_by", "losses", "accuracies", "best"),
+    [
+        ("loss", [3.0, 1.0, 2.0], [0.9, 0.1, 0.5], 2),
+        ("accuracy_10way", [3.0, 1.0, 2.0], [0.5, 0.1, 0.4], 1),
+        ("accuracy_10way", [3.0, 2.0, 1.0], [0.5, 0.5, 0.5], 3),
+    ],
+    ids=["smallest loss", "largest accuracy", "equal accuracies: smallest loss"],
+)
+def test_the_epoch_that_validation_prefers_is_kept(
+    tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch, select_by: str, losses: list[float], accuracies: list[float], best: int
+) -> None:
+    after_epoch: list[bytes] = []
 
-    until_best = config.model_copy(update={"epochs": progress.best_epoch})
-    expected, _ = fit(bold, until_best, tiny.tiny_data(), tmp_path / "short", QUIET, NullTracker())
-    assert weights(model) == weights(expected)
+    def validate(model: torch.nn.Module, *arguments: object) -> dict[str, float]:
+        epoch = len(after_epoch)
+        after_epoch.append(weights(model))
+        return {"val_loss": losses[epoch], "accuracy_10way": accuracies[epoch]}
+
+    monkeypatch.setattr("clinical_symile.training.epochs.validate", validate)
+    config = tiny.TRAIN.model_copy(update={"select_by": select_by})
+    model, progress = fit(tiny.MODEL, config, tiny.tiny_data(), tmp_path, QUIET, NullTracker())
+    assert progress.best_epoch == best
+    assert weights(model) == after_epoch[best - 1]
+    assert len(set(after_epoch)) == 3
     assert not model.training
+    assert [file.name for file in tmp_path.rglob("best-*")] == [f"best-{best:05d}.safetensors"], "one epoch is kept"
 
 
 def test_each_epoch_has_its_line_and_reaches_the_tracker(tmp_path: Path, tiny) -> None:
