@@ -95,6 +95,16 @@ class ModelConfig(Section):
     logit_scale_init: float = Field(-7.0, description="log of the initial scale")
 
 
+class AugmentConfig(Section):
+    """Random changes of the training inputs, for data sets too small to do without them. Off by default, as in the paper."""
+
+    lab_dropout: float = Field(0, ge=0, lt=1, description="chance that a measured test is taken as not measured")
+    ecg_roll: bool = Field(False, description="begin each record at a random sample; its start follows its end")
+    ecg_noise: float = Field(0, ge=0, description="standard deviation of white noise, on the ECG's scale of -1 to 1")
+    cxr_shift: int = Field(0, ge=0, lt=160, description="largest shift in pixels, each way; edges are repeated")
+    cxr_exposure: float = Field(0, ge=0, description="standard deviation of contrast (a factor) and brightness")
+
+
 class TrainConfig(Section):
     """Optimisation. The defaults are the released checkpoint's; see pipelines/configs for presets."""
 
@@ -107,6 +117,7 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.5, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Literal["constant", "cosine"] = Field("constant", description="of the learning rate; cosine has a 5 % warm-up")
+    augment: AugmentConfig = AugmentConfig()
     freeze_logit_scale: bool = False
     max_logit_scale: float | None = Field(None, description="log-scale clamp after each step; none in the paper")
     select_by: Literal["loss", "accuracy_10way"] = Field("loss", description="validation metric that picks the epoch kept")

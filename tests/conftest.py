@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test fails on a clock.
+settings.register_profile("clockless", deadline=None)
+settings.load_profile("clockless")
 
 
 @pytest.fixture(scope="session")

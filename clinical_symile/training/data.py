@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clinical_symile.config import TrainConfig
+from clinical_symile.config import AugmentConfig, TrainConfig
 from clinical_symile.dataset import ArrayStore, EpochSampler, make_batch
 from clinical_symile.errors import ConfigError, InputError
+from clinical_symile.modalities.labs import LabStatistics
+from clinical_symile.training.augmentation import augment
 from clinical_symile.training.randomness import Purpose, generator
+from clinical_symile.types import LAB_ITEM_IDS
 
 Rows = NDArray[np.integer]
 
@@ -50,12 +53,14 @@ class TrainingData:
         val: rows of the validation split.
         sets: candidate sets of the validation split; there may be none.
         make_batch: reads rows.
+        missing_labs: (50,) the percentile that stands for "not measured".
     """
 
     train: Rows
     val: Rows
     sets: CandidateSets
     make_batch: MakeBatch
+    missing_labs: Tensor = field(default_factory=lambda: torch.full((len(LAB_ITEM_IDS),), 0.5))
 
     @classmethod
     def of(cls, store: ArrayStore) -> TrainingData:
@@ -64,7 +69,9 @@ class TrainingData:
         def read(rows: Rows, crops: torch.Generator | None) -> dict[str, Tensor]:
             return make_batch(store, rows, crops)
 
-        return cls(store.rows("train"), store.rows("val"), CandidateSets(*store.candidates("val")), read)
+        statistics = LabStatistics.from_json((store.folder / "labs_statistics.json").read_text(encoding="utf-8"))
+        missing = torch.tensor(statistics.mean_percentiles, dtype=torch.float32)
+        return cls(store.rows("train"), store.rows("val"), CandidateSets(*store.candidates("val")), read, missing)
 
     def check(self, config: TrainConfig) -> None:
         """Refuses splits that cannot be trained or validated on.
@@ -93,13 +100,15 @@ class EpochBatches:
         data: the dataset.
         batch_size: admissions per batch; a rest smaller than that is left out, as the authors do, but a training split that
             is smaller than one batch is one batch.
-        seed: of the run; order and crops depend on it and on the epoch alone.
+        seed: of the run; order, crops and changes depend on it and on the epoch alone.
+        changes: how the inputs are augmented.
     """
 
-    def __init__(self, data: TrainingData, batch_size: int, seed: int) -> None:
+    def __init__(self, data: TrainingData, batch_size: int, seed: int, changes: AugmentConfig | None = None) -> None:
         self.data = data
         self.batch_size = batch_size
         self.seed = seed
+        self.changes = changes or AugmentConfig()
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -108,7 +117,10 @@ class EpochBatches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         first_step = self.epoch * len(self)
         for number, rows in enumerate(self._sampler()):
-            yield self.data.make_batch(rows, generator(self.seed, Purpose.CROPS, first_step + number))
+            step = first_step + number
+            batch = self.data.make_batch(rows, generator(self.seed, Purpose.CROPS, step))
+            draws = generator(self.seed, Purpose.AUGMENTATION, step)
+            yield augment(batch, self.changes, self.data.missing_labs, draws)
 
     def _sampler(self) -> EpochSampler:
         return EpochSampler(self.data.train, self.batch_size, self.seed, self.epoch)

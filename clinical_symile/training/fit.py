@@ -47,7 +47,7 @@ def fit(
     if checkpoint:
         logger.info("continuing after epoch %d of %d", progress.epoch, config.epochs)
         model.load_state_dict(checkpoint.weights)
-    batches = EpochBatches(data, config.batch_size, config.seed)
+    batches = EpochBatches(data, config.batch_size, config.seed, config.augment)
     module = ContrastiveModule(model, config, config.epochs * len(batches), checkpoint)
     epochs = Epochs(folder, batches, progress, options, tracker)
     if progress.epoch < config.epochs:

@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     CROPS = 1
     NEGATIVES = 2
     VALIDATION = 3
+    AUGMENTATION = 4
 
 
 def generator(seed: int, purpose: Purpose, position: int = 0) -> torch.Generator:

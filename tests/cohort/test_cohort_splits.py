@@ -107,3 +107,11 @@ def test_too_few_patients_are_an_error_that_says_what_to_do():
 def test_an_empty_split_is_an_error_that_names_it():
     with pytest.raises(InputError, match=r"split 'val' has no admissions.*cohort\.val_fraction"):
         draw_candidates(pool(range(5)), "val", 2, 0)
+
+
+def test_an_image_that_two_patients_share_is_never_beside_itself():
+    """MIMIC's paths name the patient and a manifest may not do this; the draw does not rely on it."""
+    admissions = pool([1, 2, 3, 4], ["shared", "shared", "c", "d"])
+    image = admissions.set_index("hadm_id")["cxr_path"]
+    sets = draw_candidates(admissions, "test", 3, 0)
+    assert all(image[part["candidate_hadm_id"]].is_unique for _, part in sets.groupby("query_hadm_id"))
