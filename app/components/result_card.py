@@ -44,12 +44,12 @@ def _enlarge(review: Review, patient: Patient, answer: Answer, hit: Hit) -> None
             "what neither the ECG nor the labs add by themselves."
         )
     with picture:
+        st.caption(RESEARCH_USE_ONLY)  # the page's own notice lies behind the dialog
         st.image(
             review.xray(hit, level=level, width=width, invert=invert),
             width="stretch",
             alt=f"Chest X-ray, rank {hit.rank}, view {hit.view}, enlarged",
         )
-        st.caption(RESEARCH_USE_ONLY)
 
 
 def scores_frame(hit: Hit) -> pd.DataFrame:

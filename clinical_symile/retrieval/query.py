@@ -86,6 +86,10 @@ def score_gallery(gallery: Gallery, embedded: Mapping[Modality, Tensor]) -> Tens
     score is linear in each embedding, this is exactly the mean score over all of these ECGs (or panels):
     mean_e score(x, e, l) = score(x, mean_e e, l).
 
+    Leaving the factor out instead, as ``contrastive.retrieval_scores`` does for the modalities it is given, asks a trilinear
+    model for a product that it was never trained on: on the demo's gallery of 241 the own X-ray's mean percentile is then
+    52 for the ECG and 50 for the labs (chance 50, standard error 2), and 63 and 60 with the mean.
+
     Args:
         gallery: the X-rays.
         embedded: embeddings (1, d) of any subset of the query modalities, also of none.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,8 @@ def augment(
     """Changes each admission of a batch independently of the others.
 
     Args:
-        batch: ``cxr`` (n, 3, 320, 320), ``ecg`` (n, 1, 5000, 12), ``labs`` (n, 100), as ``make_batch`` gives them.
+        batch: ``cxr`` (n, 3, 320, 320), ``ecg`` (n, 1, 5000, 12), ``labs`` (n, 100), as ``make_batch`` gives
+            them, or some of these.
         config: how much; 0 leaves a modality as it is.
         missing_labs: (50,) the percentile that stands for "not measured".
         generator: source of randomness.
@@ -22,11 +25,12 @@ def augment(
     Returns:
         A batch of the same shapes; the given one is not changed.
     """
-    return {
-        "cxr": expose(shift(batch["cxr"], config.cxr_shift, generator), config.cxr_exposure, generator),
-        "ecg": add_noise(roll(batch["ecg"], generator) if config.ecg_roll else batch["ecg"], config.ecg_noise, generator),
-        "labs": drop_labs(batch["labs"], config.lab_dropout, missing_labs, generator),
+    changes: dict[str, Callable[[Tensor], Tensor]] = {
+        "cxr": lambda x: expose(shift(x, config.cxr_shift, generator), config.cxr_exposure, generator),
+        "ecg": lambda x: add_noise(roll(x, generator) if config.ecg_roll else x, config.ecg_noise, generator),
+        "labs": lambda x: drop_labs(x, config.lab_dropout, missing_labs, generator),
     }
+    return {modality: changes[modality](values) for modality, values in batch.items()}
 
 
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
