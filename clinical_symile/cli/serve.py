@@ -8,6 +8,7 @@ import typer
 
 from clinical_symile.cli import stages
 from clinical_symile.cli.common import Invocation, Overrides, stage_command
+from clinical_symile.resources import resource_root
 
 
 @stage_command
@@ -30,6 +31,9 @@ def review(
 
 def serve(invocation: Invocation) -> None:
     """Runs the dashboard until it is interrupted; governance must allow it."""
+    root = str(resource_root())
+    if root not in sys.path:  # an installed wheel carries app/ inside the package
+        sys.path.append(root)
     from app.server import streamlit_command
 
     port = invocation.config.review.port

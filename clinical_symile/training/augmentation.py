@@ -37,22 +37,34 @@ def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     """Shifts each image (n, c, h, w) by up to ``pixels`` down and right or up and left; what comes in repeats the edge."""
     if pixels == 0:
         return images
-    height, width = images.shape[-2:]
     out = torch.empty_like(images)
     steps = torch.randint(-pixels, pixels + 1, (len(images), 2), generator=generator)
     for image, target, (down, right) in zip(images, out, steps.tolist(), strict=True):
-        rows = (torch.arange(height) - down).clamp_(0, height - 1)
-        columns = (torch.arange(width) - right).clamp_(0, width - 1)
-        target.copy_(image[:, rows][:, :, columns])
+        _shift_into(image, target, down, right)
     return out
+
+
+def _shift_into(image: Tensor, target: Tensor, down: int, right: int) -> None:
+    """Whole blocks are copied, then the edges filled: several times as fast as indexing each pixel."""
+    height, width = image.shape[-2:]
+    top, bottom = max(down, 0), height + min(down, 0)
+    left, end = max(right, 0), width + min(right, 0)
+    target[:, top:bottom, left:end] = image[:, top - down : bottom - down, left - right : end - right]
+    target[:, top:bottom, :left] = target[:, top:bottom, left : left + 1]
+    target[:, top:bottom, end:] = target[:, top:bottom, end - 1 : end]
+    target[:, :top] = target[:, top : top + 1]
+    target[:, bottom:] = target[:, bottom - 1 : bottom]
 
 
 def expose(images: Tensor, spread: float, generator: torch.Generator) -> Tensor:
     """``x (1 + spread z1) + spread z2`` with two standard normal numbers for each image (n, c, h, w)."""
     if spread == 0:
         return images
-    contrast, brightness = (spread * torch.randn((2, len(images), 1, 1, 1), generator=generator)).unbind()
-    return images * (1 + contrast) + brightness
+    contrast, brightness = spread * torch.randn((2, len(images)), generator=generator)
+    out = torch.empty_like(images)
+    for image, target, factor, offset in zip(images, out, 1 + contrast, brightness, strict=True):
+        torch.mul(image, factor, out=target).add_(offset)
+    return out
 
 
 def roll(records: Tensor, generator: torch.Generator) -> Tensor:
@@ -65,7 +77,7 @@ def add_noise(records: Tensor, spread: float, generator: torch.Generator) -> Ten
     """Adds white noise of standard deviation ``spread``."""
     if spread == 0:
         return records
-    return records + spread * torch.randn(records.shape, generator=generator)
+    return torch.randn(records.shape, generator=generator).mul_(spread).add_(records)
 
 
 def drop_labs(labs: Tensor, chance: float, missing: Tensor, generator: torch.Generator) -> Tensor:

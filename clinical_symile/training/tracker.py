@@ -32,7 +32,11 @@ class RunTracker(Protocol):
         """
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Records the metrics of one epoch; ``step`` is the epoch, counted from 1."""
+        """Records the metrics of one epoch; ``step`` is the epoch, counted from 1.
+
+        After an interruption every finished epoch is told again, because the tracker may have missed the last one; an
+        implementation records each epoch once.
+        """
 
     def log_artifact(self, path: Path) -> None:
         """Attaches a file to the run."""

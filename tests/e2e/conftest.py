@@ -18,6 +18,14 @@ train: {negative_sampling: n, epochs: 3, batch_size: 16, lr: 0.003, weight_decay
 evaluate: {bootstrap: 2000}
 """
 
+# With synergy 0 one look at either modality tells the X-ray, so a tiny model learns enough to pass the gate.
+LEARNABLE = """
+simulation: {admissions: 200, synergy: 0, seed: 1}
+cohort: {val_fraction: 0.2, test_fraction: 0.3, candidates: 5}
+model: {cxr_encoder: small, ecg_encoder: small, labs_hidden: [32], embed_dim: 16, logit_scale_init: -1.5}
+train: {negative_sampling: n, epochs: 12, batch_size: 16, lr: 0.004, weight_decay: 0.01, schedule: cosine, select_by: loss}
+"""
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -26,6 +34,14 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny configuration as a file."""
     file = tmp_path_factory.mktemp("config") / "tiny.yaml"
     file.write_text(TINY)
+    return file
+
+
+@pytest.fixture(scope="session")
+def learnable_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration whose models are above chance."""
+    file = tmp_path_factory.mktemp("config") / "learnable.yaml"
+    file.write_text(LEARNABLE)
     return file
 
 

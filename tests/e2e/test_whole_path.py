@@ -14,21 +14,12 @@ import pytest
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.slow
 
-# With synergy 0 one look at either modality tells the X-ray, so a tiny model learns enough to pass the gate.
-LEARNABLE = """
-simulation: {admissions: 200, synergy: 0, seed: 1}
-cohort: {val_fraction: 0.2, test_fraction: 0.3, candidates: 5}
-model: {cxr_encoder: small, ecg_encoder: small, labs_hidden: [32], embed_dim: 16, logit_scale_init: -1.5}
-train: {negative_sampling: n, epochs: 12, batch_size: 16, lr: 0.004, weight_decay: 0.01, schedule: cosine, select_by: loss}
-"""
-
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, cli: Cli) -> tuple[list[str], Path, str]:
+def ran(tmp_path_factory: pytest.TempPathFactory, learnable_config: Path, cli: Cli) -> tuple[list[str], Path, str]:
     """The options, the workspace and the output of one whole run."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "learnable.yaml").write_text(LEARNABLE)
-    options = ["--config", str(folder / "learnable.yaml"), "--workspace", str(folder / "ws")]
+    options = ["--config", str(learnable_config), "--workspace", str(folder / "ws")]
     return options, folder / "ws", cli("run", *options).stdout
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from clinical_symile.config import ExperimentConfig
 from clinical_symile.errors import ConfigError, IncompleteStage
+from clinical_symile.modalities.labs import LabStatistics
 from clinical_symile.models import load_model, read_metadata
 from clinical_symile.stage import RunOptions, Stage, Workspace, digest_file, write_json
 from clinical_symile.training import NullTracker, train
@@ -77,7 +78,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         columns = ["split", "query_hadm_id", "position", "candidate_hadm_id", "is_positive"]
         pd.DataFrame(sets, columns=columns).to_parquet(folder / "candidates.parquet")
-        write_json(folder / "labs_statistics.json", {"items": ["50802"]})
+        write_json(folder / "labs_statistics.json", LabStatistics.fit(arrays["labs_values"][split == "train"]).to_json())
         run.facts.update(access="synthetic", hospital={"kind": "mimic", "access": "synthetic"})
     return workspace.root
 
@@ -118,7 +119,8 @@ def test_a_run_leaves_a_usable_model_and_its_history(workspace: Workspace, confi
     assert metadata["dataset"] == manifest["inputs"]["dataset"]
     assert metadata["epoch"] == manifest["best_epoch"]
     assert load_model(run / "model")({"labs": torch.rand(2, 100)})["labs"].shape == (2, 8)
-    assert json.loads((run / "model" / "labs_statistics.json").read_text()) == {"items": ["50802"]}
+    prepared = (workspace.dataset / "labs_statistics.json").read_text()
+    assert json.loads((run / "model" / "labs_statistics.json").read_text()) == json.loads(prepared)
 
     assert (tracker.resume_id, tracker.steps, tracker.status) == (None, [1, 2], "FINISHED")
     assert tracker.artifacts == ["config.yaml", "metrics.jsonl", "model.json"]
