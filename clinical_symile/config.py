@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,6 +21,8 @@ from clinical_symile.errors import ConfigError
 from clinical_symile.types import MODALITIES, Modality, Split
 
 AccessClass = Literal["synthetic", "open", "credentialed"]
+
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What may name a run or a model: it becomes the name of a folder."""
@@ -90,7 +93,7 @@ class ModelConfig(Section):
 
     cxr_encoder: Literal["resnet50", "small"] = "resnet50"
     ecg_encoder: Literal["resnet18", "small"] = "resnet18"
-    labs_hidden: tuple[int, ...] = Field((256, 1024), description="hidden widths of the laboratory MLP")
+    labs_hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((256, 1024), description="hidden widths of the laboratory MLP")
     embed_dim: int = Field(8192, ge=2)
     logit_scale_init: float = Field(-7.0, description="log of the initial scale")
 
@@ -115,7 +118,7 @@ class TrainConfig(Section):
     batch_size: int = Field(280, ge=2)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.5, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     schedule: Literal["constant", "cosine"] = Field("constant", description="of the learning rate; cosine has a 5 % warm-up")
     augment: AugmentConfig = AugmentConfig()
     freeze_logit_scale: bool = False
@@ -138,7 +141,7 @@ class EvaluateConfig(Section):
     split: Literal["val", "test"] = "test"
     bootstrap: int = Field(2000, ge=100, description="patient-clustered resamples")
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    recall_at: tuple[int, ...] = (1, 5, 10)
+    recall_at: tuple[Annotated[int, Field(ge=1)], ...] = (1, 5, 10)
     batch_size: int = Field(128, ge=1)
     seed: int = Field(0, ge=0)
 
@@ -166,7 +169,9 @@ class ReviewConfig(Section):
 class PipelineConfig(Section):
     """What ``run`` and ``demo`` do beyond one stage at a time."""
 
-    losses: tuple[Literal["symile", "clip"], ...] = Field(("symile", "clip"), description="one model is trained for each")
+    losses: tuple[Literal["symile", "clip"], ...] = Field(
+        ("symile", "clip"), min_length=1, description="one model is trained for each"
+    )
     register_better: bool = Field(True, description="register the model that validation prefers; the gate must let it pass")
 
 
@@ -204,7 +209,8 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> Expe
     try:
         return ExperimentConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error, file)) from None
+        overridden = [override.partition("=")[0].strip() for override in overrides]
+        raise ConfigError(_explain(error, file, overridden)) from None
 
 
 def config_digest(section: BaseModel | Mapping[str, Any]) -> str:
@@ -227,12 +233,13 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise ConfigError(f"{file}: must hold sections such as 'train:', but holds a {type(loaded).__name__}")
+    loaded = {section: {} if keys is None else keys for section, keys in loaded.items()}  # all keys may be commented out
     # Relative paths in a file are relative to that file, so that a configuration can be moved with its data.
     hospital = loaded.get("hospital")
     if isinstance(hospital, dict):
         for key in ("mimic_iv", "mimic_cxr", "mimic_ecg", "manifest", "labs"):
             if isinstance(hospital.get(key), str):
-                hospital[key] = str((file.parent / hospital[key]).resolve())
+                hospital[key] = str((file.parent / os.path.expanduser(hospital[key])).resolve())
     return loaded
 
 
@@ -253,12 +260,16 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML; quote it") from None
 
 
-def _explain(error: ValidationError, file: Path | None) -> str:
-    """Turns pydantic's report into one line per mistake, with a suggestion for a misspelt key."""
-    origin = f"{file}: " if file else ""
+def _explain(error: ValidationError, file: Path | None, overridden: Sequence[str]) -> str:
+    """Turns pydantic's report into one line per mistake, with a suggestion for a misspelt key.
+
+    The file is blamed only for what no option gave.
+    """
     lines = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"])
+        given = any(f"{key}.".startswith(f"{where}.") or f"{where}.".startswith(f"{key}.") for key in overridden)
+        origin = f"{file}: " if file and not given else ""
         if item["type"] == "extra_forbidden":
             known = _known_keys(tuple(str(part) for part in item["loc"][:-1]))
             close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)

@@ -1,7 +1,7 @@
 """The contract that every stage keeps: atomic, resumable, skipped when finished, with a manifest beside its output.
 
 A stage owns one folder. While it works, the folder holds ``.stage.json`` with the *key* of the work: a digest of the
-stage's name, its inputs' digests and its resolved configuration. When it is done, ``manifest.json`` is written last, by
+stage's name, its inputs' digests, its resolved configuration and the version of this package. When it is done, ``manifest.json`` is written last, by
 one atomic rename, and names every output with its digest. Therefore
 
 * a folder with a manifest of the same key is finished and is skipped;
@@ -132,7 +132,7 @@ class Stage:
         self.inputs = dict(inputs)
         self.config = config.model_dump(mode="json") if isinstance(config, BaseModel) else dict(config)
         self.options = options
-        self.key = digest_json({"stage": name, "inputs": self.inputs, "config": self.config})
+        self.key = digest_json({"stage": name, "version": __version__, "inputs": self.inputs, "config": self.config})
 
     def is_complete(self) -> bool:
         """Whether the folder holds this very work, finished and with every output in place."""
@@ -197,7 +197,7 @@ class Stage:
             ours = state is not None or (self.output / MANIFEST).exists() or set(self.output.iterdir()) <= leftovers
             if not ours:
                 raise InputError(f"{self.output}: holds files that no stage wrote; choose another --workspace or move them away")
-            shutil.rmtree(self.output)
+            _clear(self.output)
         _private_folder(self.output)
         # A finished output that is resumed under the same key (an output went missing) is no longer finished.
         (self.output / MANIFEST).unlink(missing_ok=True)
@@ -385,6 +385,14 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return loaded if isinstance(loaded, dict) else None
+
+
+def _clear(folder: Path) -> None:
+    """Removes a stage's folder; its marks go last, so that a kill on the way leaves a folder that is known to be a stage's."""
+    for path in folder.iterdir():
+        if path.name not in (STATE, MANIFEST):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(folder)
 
 
 def _private_folder(folder: Path) -> None:

@@ -31,6 +31,10 @@ def test_file_and_overrides_win_in_that_order(tmp_path: Path) -> None:
         ("train: {lr: 1", "not valid YAML"),
         ("cohort:\n  val_fraction: 0.6\n  test_fraction: 0.5\n", "nothing is left to train on"),
         ("train:\n  run: ../../etc\n", "train.run"),
+        ("train:\n  betas: [0.9, 1.5]\n", "train.betas.1 = 1.5"),
+        ("model:\n  labs_hidden: [0]\n", "model.labs_hidden.0 = 0"),
+        ("evaluate:\n  recall_at: [0]\n", "evaluate.recall_at.0 = 0"),
+        ("pipeline:\n  losses: []\n", "pipeline.losses"),
     ],
 )
 def test_a_mistake_in_a_file_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -57,6 +61,8 @@ def test_relative_paths_belong_to_the_file_that_names_them(tmp_path: Path) -> No
     file = tmp_path / "experiment.yaml"
     file.write_text("hospital:\n  kind: manifest\n  manifest: admissions.csv\n  labs: labs.csv\n")
     assert load_config(file).hospital.manifest == tmp_path / "admissions.csv"
+    file.write_text("hospital:\n  mimic_iv: ~/mimic-iv\n")
+    assert load_config(file).hospital.mimic_iv == Path.home() / "mimic-iv"
 
 
 @pytest.mark.parametrize("file", sorted((resource_root() / "pipelines" / "configs").glob("*.yaml")), ids=lambda file: file.stem)
@@ -70,3 +76,19 @@ def test_the_digest_follows_the_values_and_nothing_else(lr: float, epochs: int) 
     same = load_config(None, [f"train.epochs={epochs}", f"train.lr={lr!r}"])
     other = load_config(None, [f"train.lr={lr!r}", f"train.epochs={epochs + 1}"])
     assert config_digest(one) == config_digest(same) != config_digest(other)
+
+
+def test_a_file_is_blamed_only_for_what_no_option_gave(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text("train:\n  lr: fast\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(file, ["train.epochs=x", "trian.lr=1"])
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    assert [line for line in lines if str(file) in line] == [line for line in lines if "train.lr" in line]
+
+
+def test_a_section_may_be_empty(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text("train:\n  # lr: 0.1\n")
+    assert load_config(file) == ExperimentConfig()

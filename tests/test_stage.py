@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,45 @@ def test_killed_while_taking_the_folder(tmp_path: Path) -> None:
     (tmp_path / "out" / "..stage.json.k3j.tmp").write_text("{")
     complete(make_stage(tmp_path / "out"))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "result.txt"]
+
+
+def test_killed_while_clearing_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whichever file the kill comes, the folder is still known to be a stage's, and the same command goes on."""
+
+    class KilledError(BaseException):
+        """Like SIGKILL, it is handled by nobody."""
+
+    def attempt(folder: Path, moment: int) -> bool:
+        complete(make_stage(folder))
+        for name in ("a.txt", "z.txt", "part/b.txt"):
+            write_text(folder / name, name)
+        removed = 0
+
+        def killing(remove: Callable[..., None]) -> Callable[..., None]:
+            def call(*arguments: object, **options: object) -> None:
+                nonlocal removed
+                removed += 1
+                if removed == moment:
+                    raise KilledError
+                remove(*arguments, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", killing(os.unlink))
+            patch.setattr(os, "rmdir", killing(os.rmdir))
+            try:
+                complete(make_stage(folder, value=2), "new")
+            except KilledError:
+                return True
+        return False
+
+    moment = 1
+    while attempt(folder := tmp_path / f"out{moment}", moment):
+        complete(make_stage(folder, value=2), "new")
+        assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "result.txt"]
+        moment += 1
+    assert moment > 6, "there were too few moments to be killed at"
 
 
 def test_the_digest_ignores_volatile_outputs(tmp_path: Path) -> None:

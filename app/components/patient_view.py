@@ -11,6 +11,7 @@ from app.services import LabRow, ecg_svg, lab_table
 
 _LABS_HEIGHT = 300
 NO_BREAK = "\N{NO-BREAK SPACE}"
+_WORD_JOINER = "\N{WORD JOINER}"
 _FLAGS = {"L": ":blue-badge[**L**]", "H": ":orange-badge[**H**]", "": ""}
 _ALL, _MEASURED, _FLAGGED = "All", "Measured", "Outside the range"
 
@@ -59,13 +60,18 @@ def lab_frame(rows: list[LabRow], category: str) -> pd.DataFrame:
         {
             category: [safe_text(row.name) for row in rows],
             "Result": [
-                safe_text(f"{row.value} {row.unit}") if row.measured else f":gray[{row.value.replace(' ', NO_BREAK)}]"
+                _together(safe_text(f"{row.value} {row.unit}")) if row.measured else f":gray[{_together(row.value)}]"
                 for row in rows
             ],
             "Flag": [_FLAGS[row.flag] for row in rows],
-            "Reference": [safe_text(f"{row.reference} {row.unit}") if row.reference else "" for row in rows],
+            "Reference": [_together(safe_text(f"{row.reference} {row.unit}")) if row.reference else "" for row in rows],
         }
     )
+
+
+def _together(text: str) -> str:
+    """Keeps a range and its unit on one line."""
+    return text.replace(" ", NO_BREAK).replace("–", f"{_WORD_JOINER}–{_WORD_JOINER}")
 
 
 def _is_shown(row: LabRow, shown: str | None) -> bool:

@@ -41,6 +41,9 @@ def retrieve() -> None:
     with right:
         show_labs(patient)
     request = _ask(patient)
+    if not request.views:
+        st.info("Choose at least one view.")
+        return
     answer = _answer(review, patient, (patient_key, request))
     if answer is not None:
         _show(review, patient, answer)

@@ -75,14 +75,16 @@ def stage_command(function: Callable[..., None], default_config: str | None = No
                 value = values.pop(name)
                 if value is not None:
                     overrides.append(f"{target}={_as_yaml(value)}")
-        function(
-            Invocation(
-                config=load_config(find_config(shared["config"] or default_config), overrides),
-                workspace=Workspace(shared["workspace"].expanduser().resolve()),
-                options=RunOptions(shared["dry_run"], shared["overwrite"], shared["quiet"], shared["jobs"]),
-            ),
-            **values,
+        invocation = Invocation(
+            config=load_config(find_config(shared["config"] or default_config), overrides),
+            workspace=find_workspace(shared["workspace"]),
+            options=RunOptions(shared["dry_run"], shared["overwrite"], shared["quiet"], shared["jobs"]),
         )
+        try:
+            function(invocation, **values)
+        except KeyboardInterrupt:  # Typer would end without a word
+            print("interrupted; the same command continues where it stopped", file=sys.stderr)
+            raise typer.Exit(130) from None
 
     del command.__wrapped__
     command.__signature__ = inspect.Signature([*own, *_SHARED])  # type: ignore[attr-defined]
@@ -95,6 +97,18 @@ class Overrides:
     """Marks a command's option as another spelling of a configuration key."""
 
     key: str
+
+
+def find_workspace(folder: Path) -> Workspace:
+    """A workspace in a folder that is there or may be made.
+
+    Raises:
+        ConfigError: something else has that name.
+    """
+    root = folder.expanduser().resolve()
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"--workspace {folder}: is a file; name a folder, which is made if need be")
+    return Workspace(root)
 
 
 def find_config(name: str | None) -> Path | None:

@@ -54,12 +54,11 @@ def examine(invocation: Invocation) -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """The libraries of each room, and the versions that must not be used."""
+    """The libraries of each room."""
     needed = {
         "duckdb": "", "monai": "", "pydicom": "", "safetensors": "", "torch": "", "wfdb": "",
         "lightning": "train", "mlflow": "train", "streamlit": "app",
     }  # fmt: skip
-    refused = {("lightning", "2.6.2"), ("lightning", "2.6.3"), ("pytorch-lightning", "2.6.2"), ("pytorch-lightning", "2.6.3")}
     for name, extra in needed.items():
         try:
             found = version(name)
@@ -67,10 +66,7 @@ def _packages() -> Iterator[Finding]:
             package = f"clinical-symile[{extra}]" if extra else "clinical-symile"
             yield Finding(name, "not installed", f"pip install '{package}' -c constraints.txt", advisory=bool(extra))
             continue
-        bad = (name, found) in refused
-        yield Finding(
-            name, found, "this release is malicious (GHSA-w37p-236h-pfx3): remove it, change your passwords" if bad else ""
-        )
+        yield Finding(name, found)
 
 
 def _accelerator() -> Iterator[Finding]:
@@ -142,16 +138,20 @@ def _tracking(invocation: Invocation) -> Iterator[Finding]:
 def _policy() -> Iterator[Finding]:
     from clinical_symile.errors import ClinicalSymileError
     from clinical_symile.governance import load_policy
+    from clinical_symile.governance.evidence import installed_packages
+    from clinical_symile.governance.integrity import no_denied_dependency
     from clinical_symile.resources import resource_root
 
     path: Path | str = "governance/policy.yaml"
     try:
         path = resource_root() / "governance" / "policy.yaml"
-        load_policy()
+        policy = load_policy()
     except ClinicalSymileError as error:
         yield Finding("policy", str(path), str(error))
         return
     yield Finding("policy", str(path))
+    denied = no_denied_dependency(installed_packages(), policy)
+    yield Finding("denied releases", denied.message, denied.remedy)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -11,6 +11,8 @@ from clinical_symile.errors import GateRefused
 app = typer.Typer(help="The rules, and who may see what.", no_args_is_help=True)
 audit = typer.Typer(help="What was asked and shown in the dashboard.", no_args_is_help=True)
 
+_NOTHING = "nothing is recorded yet; the dashboard writes here when it is opened"
+
 
 @stage_command
 def check(
@@ -65,7 +67,7 @@ def attest(
     from pydantic import ValidationError
 
     from clinical_symile.errors import ConfigError
-    from clinical_symile.governance import Attestation, load_attestation, load_policy, write_attestation
+    from clinical_symile.governance import Attestation, load_attestation, load_policy, require_counting, write_attestation
 
     try:
         attestation = Attestation(
@@ -77,8 +79,10 @@ def attest(
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{first['loc'][0]}: {first['msg']}") from None
+    policy = load_policy()
+    require_counting(attestation, policy)  # before it replaces one that counts
     file = write_attestation(attestation)
-    load_attestation(load_policy(), file)
+    load_attestation(policy, file)
     print(f"wrote {file}; it counts until {attestation.training_expires}")
 
 
@@ -94,7 +98,10 @@ def verify(
     verdict = AuditLog(invocation.workspace.audit_log).verify(head)
     if not verdict.intact:
         raise GateRefused(f"{invocation.workspace.audit_log}: {verdict.problem}")
-    print(f"intact: {verdict.records} records, head {verdict.head}")
+    if verdict.records:
+        print(f"intact: {verdict.records} records, head {verdict.head}")
+    else:
+        print(f"{invocation.workspace.audit_log}: {_NOTHING}")
 
 
 @audit.command()
@@ -103,7 +110,10 @@ def report(invocation: Invocation) -> None:
     """Count the events of each month."""
     from clinical_symile.governance import AuditLog
 
-    for month, counts in AuditLog(invocation.workspace.audit_log).monthly_counts().items():
+    months = AuditLog(invocation.workspace.audit_log).monthly_counts()
+    if not months:
+        print(f"{invocation.workspace.audit_log}: {_NOTHING}")
+    for month, counts in months.items():
         print(f"{month}  {', '.join(f'{event}: {count}' for event, count in counts.items())}")
 
 

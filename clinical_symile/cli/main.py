@@ -45,13 +45,10 @@ def main() -> None:
     try:
         app()
     except ClinicalSymileError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues where it stopped", file=sys.stderr)
-        sys.exit(130)
     except OSError as error:
-        print(f"error: {error.filename or 'the system'}: {error.strerror or error}; nothing finished was lost", file=sys.stderr)
+        _complain(f"{error.filename or 'the system'}: {error.strerror or error}; nothing finished was lost")
         sys.exit(1)
     except Exception as error:  # the last line of defence: a defect is reported without a traceback
         if os.environ.get("CLINICAL_SYMILE_DEBUG"):
@@ -62,3 +59,10 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(70)
+
+
+def _complain(message: str) -> None:
+    """Shows an error without identifiers: the path of a file of MIMIC names its patient."""
+    from clinical_symile.governance.privacy import redact
+
+    print(f"error: {redact(message)}", file=sys.stderr)

@@ -69,7 +69,9 @@ def compare(invocation: Invocation, first: VersionArgument, second: VersionArgum
         for key, (one, other) in differing.items():
             print(f"{title}: {key}: {one or '-'} | {other or '-'}")
     if result.remark:
-        print(result.remark)
+        print("\npaired difference, computed now from both versions' ranks:")
+        for metric, found in stages.paired_difference(invocation, result.first, result.second).items():
+            print(f"{metric:<16} {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
 
 
 for name, command in (("register", register), ("list", list_), ("promote", promote), ("compare", compare)):

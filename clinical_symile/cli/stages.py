@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clinical_symile.cli.common import Invocation
 from clinical_symile.stage import require_complete
+
+if TYPE_CHECKING:
+    from clinical_symile.evaluation import Estimate
+    from clinical_symile.tracking import ModelVersion
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +101,7 @@ def better_run(call: Invocation, losses: Sequence[str]) -> str:
 
     def accuracy(loss: str) -> float:
         best = require_complete(call.workspace.run(loss), "train")["best"]
-        return float(best["accuracy_10way"] or 0.0)
+        return float(best.get("accuracy_10way", 0.0))  # absent where the validation split is too small for candidate sets
 
     return max(losses, key=accuracy)
 
@@ -107,3 +111,14 @@ def index(call: Invocation) -> dict[str, Any]:
     from clinical_symile.retrieval import build_index
 
     return build_index(call.config, call.workspace, call.options, call.config.train.run_name)
+
+
+def paired_difference(call: Invocation, first: ModelVersion, second: ModelVersion) -> dict[str, Estimate]:
+    """First minus second, metric by metric, from the ranks that both versions were registered with."""
+    from clinical_symile.evaluation import compare
+    from clinical_symile.tracking import document
+
+    ranks = [document(call.workspace, call.config, version, "ranks.parquet") for version in (first, second)]
+    rules = call.config.evaluate
+    found = compare(*ranks, recall_at=rules.recall_at, resamples=rules.bootstrap, confidence=rules.confidence, seed=rules.seed)
+    return found.difference

@@ -104,7 +104,7 @@ def find_table(folder: Path, name: str) -> Path:
         # MIMIC-III has the same tables with names in capitals.
         if name.upper() + suffix in files:
             raise InputError(f"{files[name.upper() + suffix]}: this looks like MIMIC-III; MIMIC-IV (2.2) is needed")
-    raise InputError(f"{folder}: {name}.csv.gz is missing (nor is there a {name}.csv); is it the right folder?")
+    raise InputError(f"{folder}: {name}.csv.gz is missing, and so is {name}.csv; is it the right folder?")
 
 
 def read_header(file: Path) -> list[str]:

@@ -12,7 +12,7 @@ from clinical_symile.cohort.manifest import load_manifest
 from clinical_symile.cohort.mimic import find_mimic, load_mimic
 from clinical_symile.cohort.source import Source
 from clinical_symile.config import AccessClass, CohortConfig, ExperimentConfig, HospitalConfig
-from clinical_symile.errors import ConfigError, InputError
+from clinical_symile.errors import ConfigError, IncompleteStage, InputError
 from clinical_symile.stage import Workspace, require_complete
 
 
@@ -85,7 +85,12 @@ def find_hospital(config: ExperimentConfig, workspace: Workspace) -> Hospital:
         return _find_manifest(hospital, require)
     if any(mimic.values()):
         return _find_mimic(hospital, require)
-    require_complete(workspace.hospital, "simulate")
+    try:
+        require_complete(workspace.hospital, "simulate")
+    except IncompleteStage as error:
+        raise IncompleteStage(
+            f"{error}; or name a hospital's own files: --mimic-iv, --mimic-cxr and --mimic-ecg, or --manifest and --labs"
+        ) from None
     folder = workspace.hospital.resolve()
     simulated = {name: folder / name.replace("_", "-") for name in mimic}
     access = hospital.access or "synthetic"

@@ -14,10 +14,20 @@ import pandas as pd
 from clinical_symile.config import ExperimentConfig
 from clinical_symile.dataset.candidates import repair_candidates
 from clinical_symile.dataset.chunks import CHUNK, Chunk, ChunkTask, RawStudy, load_chunk, read_chunk
-from clinical_symile.errors import InputError
+from clinical_symile.errors import InputError, TooManyRejects
 from clinical_symile.execution import map_items
 from clinical_symile.modalities.labs import LabStatistics
-from clinical_symile.stage import Rejects, RunOptions, Stage, Workspace, atomic_path, require_complete, track, write_json
+from clinical_symile.stage import (
+    Rejects,
+    RunOptions,
+    Stage,
+    Workspace,
+    atomic_path,
+    digest_json,
+    require_complete,
+    track,
+    write_json,
+)
 from clinical_symile.types import CHEXPERT_LABELS, ECG_LEADS, ECG_SAMPLES, LAB_ITEM_IDS
 
 logger = logging.getLogger(__name__)
@@ -47,7 +57,11 @@ def prepare(config: ExperimentConfig, workspace: Workspace, options: RunOptions)
     stage = Stage(
         "prepare",
         workspace.dataset,
-        inputs={"cohort": cohort["digest"], "seed": str(config.cohort.seed)},
+        inputs={
+            "cohort": cohort["digest"],
+            "hospital": digest_json(cohort["hospital"]),
+            "seed": str(config.cohort.seed),
+        },
         config=config.prepare,
         options=options,
     )
@@ -66,7 +80,11 @@ def prepare(config: ExperimentConfig, workspace: Workspace, options: RunOptions)
         files = list(track(_read(tasks, options), len(tasks), "prepare", options))
         rejects, rows = _take_stock(files, admissions)
         rejects.write(writing.output / "rejects.parquet")
-        rejects.check(len(admissions), config.prepare.max_reject_share, "admissions", writing.output / "rejects.parquet")
+        try:
+            rejects.check(len(admissions), config.prepare.max_reject_share, "admissions", writing.output / "rejects.parquet")
+        except TooManyRejects:
+            _forget_rejecting(files)
+            raise
         table = _write_signals(writing.output, files, admissions.iloc[rows].reset_index(drop=True))
         observed = _write_labs(writing.output, table, admissions.iloc[rows])
         sets = pd.read_parquet(workspace.cohort / "candidates.parquet")
@@ -75,6 +93,8 @@ def prepare(config: ExperimentConfig, workspace: Workspace, options: RunOptions)
         _write_table(writing.output / "manifest.parquet", table.assign(n_labs_observed=observed.sum(axis=1).astype(np.int64)))
         writing.counts.update(admissions=len(table), rejected=len(rejects.rows), candidate_sets_dropped=dropped)
         writing.counts.update({split: int(count) for split, count in table["split"].value_counts().sort_index().items()})
+        # In a file, so that the dataset's digest, and with it whatever is derived, changes when the access class does.
+        write_json(writing.output / "access.json", {"access": hospital["access"]})
         writing.facts.update(access=hospital["access"], hospital=hospital)
         if rejects.rows:
             logger.warning("prepare: %d admissions were rejected; the reasons are in rejects.parquet", len(rejects.rows))
@@ -115,6 +135,13 @@ def _take_stock(files: list[Path], admissions: pd.DataFrame) -> tuple[Rejects, l
         for row, path, reason in chunk.rejects:
             rejects.add(str(admissions["hadm_id"].iloc[row]), path, reason)
     return rejects, rows
+
+
+def _forget_rejecting(files: list[Path]) -> None:
+    """Removes the chunks with rejects, so that the same command reads their files again: they may have been mended by then."""
+    for file in files:
+        if load_chunk(file).rejects:
+            file.unlink()
 
 
 def _write_signals(folder: Path, files: list[Path], admissions: pd.DataFrame) -> pd.DataFrame:

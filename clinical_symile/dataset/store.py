@@ -8,6 +8,7 @@
 ``labs.npy``           (n, 50) float32 percentiles; the mean percentile of train where nothing was measured
 ``labs_observed.npy``  (n, 50) uint8, 1 = measured
 ``labs_values.npy``    (n, 50) float32 as measured, NaN where nothing was
+``access.json``        access class of the data
 ``candidates.parquet`` (split, query_hadm_id, position, candidate_hadm_id, is_positive)
 =====================  =================================================================================
 """

@@ -1,6 +1,12 @@
 """Policy, checks, cards, attestations, audit log: the code that enforces the documents in the folder ``governance/``."""
 
-from clinical_symile.governance.access import Attestation, attestation_file, load_attestation, write_attestation
+from clinical_symile.governance.access import (
+    Attestation,
+    attestation_file,
+    load_attestation,
+    require_counting,
+    write_attestation,
+)
 from clinical_symile.governance.audit import AuditEvent, AuditLog, AuditVerdict
 from clinical_symile.governance.card import ModelCard, render_model_card
 from clinical_symile.governance.checks import CheckResult, Verdict
@@ -48,6 +54,7 @@ __all__ = [
     "redact",
     "render_data_card",
     "render_model_card",
+    "require_counting",
     "suppress_small_cells",
     "suppress_table",
     "write_attestation",

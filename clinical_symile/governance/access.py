@@ -59,7 +59,6 @@ def load_attestation(policy: Policy, file: Path | None = None, today: dt.date | 
         GateRefused: there is none, others can read or change it, or it has expired. The message says what to do.
     """
     file = file or attestation_file()
-    today = today or dt.datetime.now(dt.UTC).date()
     remedy = "run 'clinical-symile governance attest' after signing the agreement on physionet.org"
     try:
         status = file.stat()
@@ -74,15 +73,27 @@ def load_attestation(policy: Policy, file: Path | None = None, today: dt.date | 
         attestation = validated(Attestation, content, file)
     except ConfigError as error:
         raise GateRefused(f"{error}; {remedy}") from None
+    try:
+        require_counting(attestation, policy, today)
+    except GateRefused as error:
+        raise GateRefused(f"{file}: {error}") from None
+    return attestation
+
+
+def require_counting(attestation: Attestation, policy: Policy, today: dt.date | None = None) -> None:
+    """Refuses an attestation that does not count today, wherever it is kept.
+
+    Raises:
+        GateRefused: its agreement is not one that counts or not yet signed, or the training has expired.
+    """
+    today = today or dt.datetime.now(dt.UTC).date()
     if attestation.dua_version not in policy.attestation.dua_versions:
         accepted = ", ".join(policy.attestation.dua_versions)
-        raise GateRefused(
-            f"{file}: agreement {attestation.dua_version} does not count (accepted: {accepted}); sign the current one"
-        )
+        raise GateRefused(f"agreement {attestation.dua_version} does not count (accepted: {accepted}); sign the current one")
     if attestation.dua_signed > today:
-        raise GateRefused(f"{file}: the agreement is dated {attestation.dua_signed}, which is in the future; correct it")
+        raise GateRefused(f"the agreement is dated {attestation.dua_signed}, which is in the future; correct it")
     if attestation.training_expires < today:
         raise GateRefused(
-            f"{file}: the training expired on {attestation.training_expires}; renew it on physionet.org, then {remedy}"
+            f"the training expired on {attestation.training_expires}; renew it on physionet.org, "
+            "then run 'clinical-symile governance attest'"
         )
-    return attestation

@@ -93,7 +93,7 @@ def _law(file: Path) -> Mapping[str, Any] | None:
     return {
         "synergy": f"{law['synergy']:.0%}",
         "oracle": f"{best['oracle']:.3f}",
-        "pairwise": f"{best['best_pairwise']:.3f}",
+        "pairwise": f"{best['uniform_pairwise']:.3f}",
         "chance": f"{best['chance']:.3f}",
         "channels": [{"name": name, **signs} for name, signs in law["signs"].items()],
     }

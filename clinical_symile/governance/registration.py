@@ -89,7 +89,9 @@ def code_is_committed(evidence: Evidence, policy: Policy) -> CheckResult:
 
 
 def interval_is_sound(evidence: Evidence, policy: Policy) -> CheckResult:
-    """E01: the headline has an interval over enough patients, from enough patient-clustered resamples, at a stated pool size."""
+    """E01: the headline has an interval over enough patients of the test split, from enough patient-clustered resamples, at a
+    stated pool size.
+    """
     report, rules = evidence.report, policy.registration
     name = report.headline(rules.metric)
     estimate = report.metrics.get(evidence.run, {}).get(name)
@@ -98,6 +100,8 @@ def interval_is_sound(evidence: Evidence, policy: Policy) -> CheckResult:
         problems.append(f"{name} was not measured")
     elif not estimate.low < estimate.high:
         problems.append(f"the interval of {name} has no width, so it bounds nothing")
+    if report.split != "test":
+        problems.append(f"measured on the {report.split} split, on which the epoch was chosen")
     if "patient" not in report.bootstrap.method:
         problems.append("the bootstrap does not resample patients")
     if report.bootstrap.resamples < rules.bootstrap_min:

@@ -49,7 +49,10 @@ def read_samples(path: Path, header: Header, channels: list[int], seconds: int) 
     if len(files) == 1 and all(
         signal.fmt == "16" and signal.samples_per_frame == 1 for signal in header.signals if signal.file in files
     ):
-        digital = _read_format_16(files.pop(), header, channels, wanted)
+        try:
+            digital = _read_format_16(files.pop(), header, channels, wanted)
+        except OSError as error:  # its own text names the file
+            raise UnusableFile(path, f"its signal file cannot be read ({error.strerror})") from None
         return digital, digital == _MISSING_16
     return _read_with_wfdb(path, header, channels, wanted)
 

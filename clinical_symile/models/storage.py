@@ -68,9 +68,12 @@ def save_model(
             write_json(staged / LABS_STATISTICS, labs_statistics)
         names = sorted(path.name for path in staged.iterdir())
         write_text(staged / CHECKSUMS, "".join(f"{digest_file(staged / name)}  {name}\n" for name in names))
+        # Renamed before it is removed: a kill on the way leaves no half model under its name.
+        retired = staged.with_name(f"{staged.name}.old.tmp")
         if folder.exists():
-            shutil.rmtree(folder)
+            os.rename(folder, retired)
         os.rename(staged, folder)
+        shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

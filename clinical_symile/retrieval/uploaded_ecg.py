@@ -41,4 +41,4 @@ def read_uploaded_ecg(files: Mapping[str, bytes], scratch: Path) -> EcgRecord:
             return read_ecg(Path(folder) / headers[0])
         except UnusableFile as error:
             # Without the temporary folder's name, which would tell nobody anything.
-            raise InputError(f"{headers[0]} with {signals[0]}: the record {error.reason}") from None
+            raise InputError(f"{headers[0]} with {signals[0]}: {error.reason}") from None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from clinical_symile.cohort.units import unit_fault
 from clinical_symile.errors import InputError
 from clinical_symile.types import LAB_ITEMS, LabItem
 
@@ -41,20 +42,7 @@ _COLUMNS = {
 """Column names in order of preference: an excerpt of MIMIC's labevents can be uploaded as it is."""
 
 _ABSENT = ("", "___", "na", "nan", "null")
-_SAME_UNIT = (
-    {"mmhg", "torr"},
-    {"iu/l", "u/l"},
-    {"k/ul", "10^3/ul", "x10^3/ul", "10*3/ul", "10^9/l", "x10^9/l", "10*9/l"},
-    {"m/ul", "10^6/ul", "x10^6/ul", "10*6/ul", "10^12/l", "x10^12/l", "10*12/l"},
-    {"sec", "s", "seconds"},
-)
-_SAME_UNIT_FOR = {
-    # An ion of charge 1 has as many equivalents as moles; calcium and magnesium do not.
-    **{itemid: {"meq/l", "mmol/l"} for itemid in ("50802", "50804", "50868", "50882", "50902", "50971", "50983")},
-    # Grams in 100 mL; MIMIC has both for MCHC.
-    "51249": {"g/dl", "%"},
-    "50820": {"units", "unit", "1"},
-}
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_uploaded_labs(content: bytes) -> UploadedLabs:
@@ -93,7 +81,9 @@ def read_uploaded_labs(content: bytes) -> UploadedLabs:
         values[position] = _number(cell["value"], item, number)
         unit = cell.get("unit", "")
         if unit:
-            _check_unit(unit, item, number)
+            fault = unit_fault(item.itemid, unit)
+            if fault is not None:
+                raise InputError(f"line {number}: {fault}")
         elif item.unit:
             without_unit.append(item.name)
     if not seen:
@@ -146,24 +136,14 @@ def _find_item(itemid: str, name: str) -> int | None:
 
 def _number(text: str, item: LabItem, line: int) -> float:
     try:
-        value = float(text)
+        value = float(text.replace("_", "?"))  # Python reads 1_000 as 1000
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= _LARGEST:  # NaN is not either
         raise InputError(f"line {line}: {item.name} = {text!r} is not a number; write it with a decimal point, or leave it empty")
     return value
 
 
-def _check_unit(unit: str, item: LabItem, line: int) -> None:
-    given, expected = _squeeze(unit), _squeeze(item.unit)
-    same = _SAME_UNIT_FOR.get(item.itemid, set())
-    if given == expected or {given, expected} <= same or any({given, expected} <= group for group in _SAME_UNIT):
-        return
-    raise InputError(
-        f"line {line}: {item.name} is in {unit!r}, but the model expects {item.unit or 'no unit'!r}; convert it first"
-    )
-
-
 def _squeeze(text: str) -> str:
-    """Text for comparison: lower case, without spaces, one spelling of micro."""
-    return re.sub(r"\s+", "", text).lower().replace("µ", "u").replace("μ", "u")
+    """Text for comparison: lower case, without spaces."""
+    return re.sub(r"\s+", "", text).lower()

@@ -1,6 +1,6 @@
 """A simulated hospital whose joint law is known: the demo's data, and the ground truth of what Symile should find."""
 
-from clinical_symile.simulation.ceilings import oracle_accuracy, pairwise_accuracy
+from clinical_symile.simulation.ceilings import oracle_accuracy, uniform_pairwise_accuracy
 from clinical_symile.simulation.hospital import simulate
 from clinical_symile.simulation.law import (
     CHANNEL_NAMES,
@@ -25,7 +25,7 @@ __all__ = [
     "informations",
     "joint",
     "oracle_accuracy",
-    "pairwise_accuracy",
+    "uniform_pairwise_accuracy",
     "sample_signs",
     "simulate",
 ]

@@ -37,12 +37,13 @@ def oracle_accuracy(synergy: float, candidates: int = 10, channels: int = len(CH
     return _accuracy(_by_type(log_posterior_ratio(synergy)), synergy, candidates, channels)
 
 
-def pairwise_accuracy(synergy: float, candidates: int = 10, channels: int = len(CHANNELS), directions: int = 48) -> float:
-    """Accuracy of the best *pairwise* score ``sum_c a(e_c, x_c) + a(l_c, x_c)``.
+def uniform_pairwise_accuracy(synergy: float, candidates: int = 10, channels: int = len(CHANNELS), directions: int = 48) -> float:
+    """Accuracy of the best *pairwise* score that treats all channels alike, ``sum_c a(e_c, x_c) + a(l_c, x_c)``.
 
     A sum of dot products, as pairwise CLIP scores with, cannot hold a term in which e, l and x meet. Up to what does not
     change a ranking, ``a`` has two free numbers, the evidence for ``x = 1`` of a sign that is absent or present, and only
-    their ratio matters: this tries ``directions`` ratios, the diagonals among them.
+    their ratio matters as long as it is the same ``a`` in every channel: this tries ``directions`` ratios, the diagonals
+    among them. A score with an ``a`` for each channel can do better, so this is a mark on the way, not CLIP's ceiling.
 
     Args:
         synergy: s in [0, 1].

@@ -1,8 +1,9 @@
 """The tracking store: where it is, made once and whole, closed to others, and silent towards the outside.
 
-Three defects of a plain ``MlflowClient(uri)`` are avoided here. Two processes that first open the same sqlite file destroy
+Four defects of a plain ``MlflowClient(uri)`` are avoided here. Two processes that first open the same sqlite file destroy
 it for good (its migrations race), so it is made under a lock, under another name, and renamed when it is whole. MLflow
-reports its use to its makers unless told otherwise *before* it is imported. And it loads pickles unless told otherwise.
+reports its use to its makers unless told otherwise *before* it is imported. It loads pickles unless told otherwise. And it
+keeps absolute addresses, so that a copied workspace would read the original's models and write its own beside them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -34,6 +37,14 @@ _QUIET = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns in which MLflow keeps where artifacts are."""
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """With a server that does not answer; MLflow's own default keeps a user waiting for minutes."""
 
@@ -98,6 +109,8 @@ def open_store(workspace: Workspace, config: ExperimentConfig) -> MlflowClient:
         _refuse_remote_credentialed(uri, access_class(workspace))
     else:
         _make_database(database)
+        if config.registry.tracking_uri is None:
+            _follow_move(database)
     mlflow = import_mlflow()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -168,3 +181,25 @@ def _make_database(database: Path) -> None:
         artifacts.mkdir(exist_ok=True, mode=0o700)
         with atomic_path(database) as temporary:  # made with rights 0600
             SqlAlchemyStore(f"sqlite:///{temporary}", artifacts.resolve().as_uri()).engine.dispose()
+
+
+def _follow_move(database: Path) -> None:
+    """Lets a store find the artifacts beside it again after its workspace was moved or copied."""
+    here = (database.parent / ARTIFACTS).resolve().as_uri()
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            row = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+            before = row[0].removesuffix("/0") if row else here
+            if before == here or not before.endswith(f"/{ARTIFACTS}"):
+                return
+            logger.info("the workspace was moved or copied: the tracking store now uses %s", here)
+            with connection:  # one transaction: a second process finds nothing left to do
+                for table, column in _ADDRESSES:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = :here || substr({column}, length(:before) + 1) "  # noqa: S608  # our names
+                        f"WHERE {column} = :before OR substr({column}, 1, length(:before) + 1) = :before || '/'",
+                        {"here": here, "before": before},
+                    )
+    except (sqlite3.Error, OSError) as error:
+        remedy = "if the workspace was moved or copied, it must be writable once"
+        raise ClinicalSymileError(f"{database}: the tracking store cannot be used ({error}); {remedy}") from None

@@ -168,7 +168,7 @@ def model_dir(workspace: Workspace, config: ExperimentConfig, version: ModelVers
     folder = local / MODEL_IN_PACKAGE
     sums = folder / "SHA256SUMS"
     if not sums.is_file():
-        raise InputError(f"{folder}: the model of {version.label} is gone (was the workspace moved?); register its run again")
+        raise InputError(f"{folder}: the model of {version.label} is gone; put the folder back from a copy of the workspace")
     if digest_file(sums) != version.model_digest:
         raise InputError(f"{folder}: is not the model that was registered as {version.label}; do not use it")
     return folder
@@ -198,7 +198,9 @@ def document(workspace: Workspace, config: ExperimentConfig, version: ModelVersi
     try:
         return Path(client.download_artifacts(version.run_id, path, downloads and str(downloads)))
     except (MlflowException, OSError):
-        raise InputError(f"{version.label}: has no document {name!r} (was the workspace moved?)") from None
+        raise InputError(
+            f"{version.label}: has no document {name!r}; put the folder tracking/ back from a copy of the workspace"
+        ) from None
 
 
 def read_report(workspace: Workspace, config: ExperimentConfig, version: ModelVersion) -> dict[str, Any]:

@@ -125,6 +125,14 @@ def test_how_many_and_which_views(app):
     assert headings == ["**1** :gray[PA]"]
 
 
+def test_without_a_view_the_page_says_what_to_choose(app):
+    press(app.run())
+    app.button_group(key="views").set_value([]).run()
+    assert "Choose at least one view." in texts(app)
+    assert "Press Retrieve" not in texts(app)
+    assert app.button(key="retrieve").disabled
+
+
 def test_own_xray_is_marked_only_when_it_is_revealed(app):
     app.run()
     app.toggle(key="evaluation").set_value(True)
@@ -154,6 +162,7 @@ def test_labs_table_tells_flags_in_letters_and_absent_results_in_words(app):
     app.run()
     shown = "\n".join(table.value.to_csv() for table in app.table)
     assert "not\N{NO-BREAK SPACE}measured" in shown
+    assert "\N{NO-BREAK SPACE}mg\\/dL" in shown, "a unit may not leave its number"
     assert "**L**" in shown
     assert "**H**" in shown
 

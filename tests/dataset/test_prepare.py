@@ -125,6 +125,15 @@ def test_too_many_bad_files_stop_the_stage_and_leave_the_table_of_reasons(make_c
     assert not (workspace.dataset / "manifest.json").exists()
 
 
+def test_files_that_were_mended_after_too_many_rejects_are_read_again(make_cohort: MakeCohort, tmp_path: Path) -> None:
+    workspace = make_cohort(tmp_path, broken=(0, 1, 2, 3))
+    with pytest.raises(TooManyRejects):
+        prepare(ExperimentConfig(), workspace, QUIET)
+    for number in range(4):
+        shutil.copy(tmp_path / "files" / "8.jpg", tmp_path / "files" / f"{number}.jpg")
+    assert prepare(ExperimentConfig(), workspace, QUIET)["counts"]["rejected"] == 0
+
+
 def test_a_cohort_without_xrays_is_refused(make_cohort: MakeCohort, tmp_path: Path) -> None:
     workspace = make_cohort(tmp_path)
     table = pd.read_parquet(workspace.cohort / "admissions.parquet").assign(cxr_path=None)
@@ -179,3 +188,16 @@ def test_random_crops_follow_the_generator_and_stay_inside(store: ArrayStore) ->
     crop = (first[0, 0].numpy() * np.float32(0.229)) + np.float32(0.485)
     windows = np.lib.stride_tricks.sliding_window_view(image, (320, 320))
     assert np.isclose(windows, crop, atol=1e-5).all(axis=(2, 3)).sum() == 1, "the crop is one window of the image"
+
+
+def test_a_corrected_access_class_changes_everything_downstream(make_cohort: MakeCohort, tmp_path: Path) -> None:
+    """Otherwise a gallery built while the class was wrong would still be served without an attestation."""
+    workspace = make_cohort(tmp_path)
+    open_digest = prepare(ExperimentConfig(), workspace, QUIET)["digest"]
+    file = workspace.cohort / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["hospital"]["access"] = "credentialed"
+    file.write_text(json.dumps(manifest))
+    corrected = prepare(ExperimentConfig(), workspace, QUIET)
+    assert corrected["access"] == ArrayStore.open(workspace.dataset).access == "credentialed"
+    assert corrected["digest"] != open_digest, "runs, reports and galleries depend on the dataset's digest"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clinical_symile.cli.govern import attest
 from clinical_symile.errors import GateRefused
 from clinical_symile.governance import Attestation, attestation_file, load_attestation, load_policy, write_attestation
 
@@ -43,6 +44,16 @@ def test_one_that_does_not_count_is_refused(tmp_path: Path, change: dict[str, st
     file.chmod(0o600)
     with pytest.raises(GateRefused, match=message):
         load_attestation(load_policy(), file, TODAY)
+
+
+def test_attesting_anew_does_not_lose_one_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "attestation.json"
+    monkeypatch.setenv("CLINICAL_SYMILE_ATTESTATION", str(file))
+    write_attestation(Attestation.model_validate(GOOD))
+    kept = file.read_bytes()
+    with pytest.raises(GateRefused, match="training expired"):
+        attest("a.researcher", "1.5.0", dt.datetime(2026, 1, 10), dt.datetime(2026, 2, 1))
+    assert file.read_bytes() == kept
 
 
 def test_training_counts_on_its_last_day(tmp_path: Path) -> None:

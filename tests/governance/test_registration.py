@@ -81,6 +81,7 @@ REPORT_DEFECTS: list[tuple[str, Edit]] = [
     ("E01", _set("bootstrap", "confidence", to=0.9)),
     ("E01", _set("bootstrap", "method", to="percentile, admissions resampled")),
     ("E01", _set("n_subjects", to=29)),
+    ("E01", _set("split", to="val")),
     ("E01", _set("metrics", "symile", "accuracy_10way", to={"value": 1.0, "low": 1.0, "high": 1.0, "n": 120})),
     ("E02.chance", _set("metrics", "symile", "accuracy_10way", to={"value": 0.2, "low": 0.1, "high": 0.3, "n": 120})),
     ("E02.comparison", _set("paired_differences", to={})),

@@ -255,3 +255,13 @@ def test_min_max_of_nothing_is_an_error_and_not_nan(bad: np.ndarray) -> None:
         minmax(bad)
     with pytest.raises(InputError, match="constant, or holds NaN"):
         minmax(np.stack([waves(50), bad]))
+
+
+def test_a_signal_file_that_may_not_be_read_is_rejected(write_record: WriteRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_record()
+
+    def denied(file: Path, **options: object) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(np, "fromfile", denied)
+    assert is_usable(path) == "its signal file cannot be read (Permission denied)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,20 @@ def test_the_loss_must_be_known(tmp_path: Path, model: SymileModel) -> None:
     with pytest.raises(InputError, match="needs the fact loss"):
         save_model(model, tmp_path / "model", {"access": "open"})
     assert not (tmp_path / "model").exists()
+
+
+def test_killed_while_replacing_a_model(tmp_path: Path, model: SymileModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is under the model's name is whole, even when the kill comes while the old one is being removed."""
+    save_model(model, tmp_path / "model", {"loss": "symile"})
+
+    def killed_halfway(folder: Path, **options: object) -> None:
+        (Path(folder) / "SHA256SUMS").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed_halfway)
+        with pytest.raises(KeyboardInterrupt):
+            save_model(model, tmp_path / "model", {"loss": "clip"})
+    assert read_metadata(tmp_path / "model")["loss"] == "clip"
+    save_model(model, tmp_path / "model", {"loss": "symile"})
+    assert read_metadata(tmp_path / "model")["loss"] == "symile"

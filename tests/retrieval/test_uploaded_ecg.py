@@ -38,7 +38,7 @@ def test_nothing_stays_on_the_disk(pair, tmp_path):
 def test_error_names_the_files_and_not_the_folder(pair, tmp_path):
     with pytest.raises(InputError) as error:
         read_uploaded_ecg({**pair, "rec.dat": pair["rec.dat"][:1000]}, tmp_path)
-    assert "rec.hea with rec.dat" in str(error.value)
+    assert "rec.hea with rec.dat: its signal file is cut short" in str(error.value)
     assert str(tmp_path) not in str(error.value)
 
 

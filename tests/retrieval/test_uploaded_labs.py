@@ -98,6 +98,7 @@ def test_absent_units_are_reported():
         ("51249", "%"),
         ("50818", "mmHg"),
         ("50820", "units"),
+        ("51237", "ratio"),
     ],
 )
 def test_other_spellings_of_the_same_unit(itemid, unit):
@@ -113,7 +114,7 @@ def test_another_unit_is_refused_never_converted(itemid, unit):
         read_uploaded_labs(text_table("itemid,value,unit", f"{itemid},5,{unit}"))
 
 
-@pytest.mark.parametrize("value", ["<0.5", "7,4", "high", "inf", "1e999"])
+@pytest.mark.parametrize("value", ["<0.5", "7,4", "high", "inf", "1e999", "1e39", "1_000"])
 def test_a_result_that_is_no_number_is_refused(value):
     with pytest.raises(InputError, match=r"line 2: Creatinine = .* is not a number"):
         read_uploaded_labs(text_table("itemid;value", f"50912;{value}"))

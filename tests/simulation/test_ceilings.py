@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clinical_symile.simulation.ceilings import oracle_accuracy, pairwise_accuracy
+from clinical_symile.simulation.ceilings import oracle_accuracy, uniform_pairwise_accuracy
 from clinical_symile.simulation.law import log_posterior_ratio, sample_signs
 
 # python -c "from clinical_symile.simulation import *; print([round(oracle_accuracy(s), 4) for s in (0, .5, .8, 1)])"
@@ -46,12 +46,12 @@ def test_deterministic_ties_have_a_closed_form() -> None:
 
 @pytest.mark.parametrize("synergy", [0.0, 0.1, 0.5, 0.8, 1.0])
 def test_chance_then_pairwise_then_oracle(synergy: float) -> None:
-    assert 0.1 < pairwise_accuracy(synergy) <= oracle_accuracy(synergy) + 1e-12
+    assert 0.1 < uniform_pairwise_accuracy(synergy) <= oracle_accuracy(synergy) + 1e-12
 
 
 def test_pairwise_score_loses_nothing_without_synergy_and_most_with_it() -> None:
-    assert pairwise_accuracy(0.0) == pytest.approx(oracle_accuracy(0.0))
-    gaps = [oracle_accuracy(s) - pairwise_accuracy(s) for s in (0.0, 0.2, 0.5, 0.8, 1.0)]
+    assert uniform_pairwise_accuracy(0.0) == pytest.approx(oracle_accuracy(0.0))
+    gaps = [oracle_accuracy(s) - uniform_pairwise_accuracy(s) for s in (0.0, 0.2, 0.5, 0.8, 1.0)]
     assert gaps == sorted(gaps), "the gap that Symile can win grows with the synergy"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from clinical_symile.tracking import (
     register,
 )
 from clinical_symile.tracking.package import MODEL_IN_PACKAGE
+from clinical_symile.tracking.store import experiment_id
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -246,14 +248,29 @@ def test_aliases_move_and_only_admitted_versions_get_one(
         promote(workspace, config, int(by_hand.version), "champion")
 
 
-def test_a_moved_workspace_is_one_message(
+def test_a_copied_workspace_is_whole_and_leaves_the_original_alone(
+    workspace: Workspace, config: ExperimentConfig, add: Callable[..., ModelVersion]
+) -> None:
+    version = promote(workspace, config, add().version, "champion")
+    copied = Workspace(workspace.root.with_name("copied"))
+    shutil.copytree(workspace.root, copied.root)
+    originals = sorted(workspace.tracking.rglob("*"))
+    assert champion_model_dir(copied, config).is_relative_to(copied.root)
+    assert read_report(copied, config, find_champion(copied, config)) == read_report(workspace, config, version)
+    client = open_store(copied, config)
+    run = client.create_run(experiment_id(client, config))
+    assert str(copied.root) in run.info.artifact_uri
+    assert sorted(workspace.tracking.rglob("*")) == originals
+    assert champion_model_dir(workspace, config).is_relative_to(workspace.root)
+
+
+def test_a_model_that_is_gone_is_one_message(
     workspace: Workspace, config: ExperimentConfig, add: Callable[..., ModelVersion]
 ) -> None:
     promote(workspace, config, add().version, "champion")
-    moved = Workspace(workspace.root.with_name("moved"))
-    workspace.root.rename(moved.root)
-    with pytest.raises(InputError, match="was the workspace moved"):
-        champion_model_dir(moved, config)
+    shutil.rmtree(workspace.tracking / "artifacts")
+    with pytest.raises(InputError, match="put the folder back"):
+        champion_model_dir(workspace, config)
 
 
 def test_comparison_shows_both_the_paired_difference_and_what_differs(
