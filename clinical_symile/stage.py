@@ -1,8 +1,8 @@
 """The contract that every stage keeps: atomic, resumable, skipped when finished, with a manifest beside its output.
 
-A stage owns one folder. While it works, the folder holds ``.stage.json`` with the *key* of the work: a digest of the
-stage's name, its inputs' digests, its resolved configuration and the version of this package. When it is done, ``manifest.json`` is written last, by
-one atomic rename, and names every output with its digest. Therefore
+A stage owns one folder. While it works, the folder holds ``.stage.json`` with the *key* of the work: a digest of the stage's
+name, its inputs' digests, its resolved configuration and the version of this package. When it is done, ``manifest.json`` is
+written last, by one atomic rename, and names every output with its digest. Therefore
 
 * a folder with a manifest of the same key is finished and is skipped;
 * a folder with a ``.stage.json`` of the same key was interrupted: what it holds may be reused;

@@ -34,7 +34,7 @@ from clinical_symile.stage import Workspace, require_complete
 WIDTH, HEIGHT = 1440, 1220
 """High enough for the first row of X-rays with its scores, above the notice."""
 MAX_BYTES = 700_000
-PATIENCE_MS = 120_000
+PATIENCE_MS = 60_000
 
 
 def main() -> None:
@@ -90,6 +90,16 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def photograph(url: str, patient: int) -> bytes:
     """The Retrieve page after Retrieve: ECG, measured labs, the first row of X-rays."""
+    from playwright.sync_api import Error
+
+    try:
+        return _photograph(url, patient)
+    except Error as error:
+        first_line = str(error).partition("\n")[0]
+        raise ClinicalSymileError(f"Chromium did not get the picture ({first_line}); is there a patient {patient}?") from None
+
+
+def _photograph(url: str, patient: int) -> bytes:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -25,7 +25,7 @@ __all__ = [
     "informations",
     "joint",
     "oracle_accuracy",
-    "uniform_pairwise_accuracy",
     "sample_signs",
     "simulate",
+    "uniform_pairwise_accuracy",
 ]
