@@ -1,7 +1,7 @@
 """Commands that put a model to work: ``index``, ``review``."""
 
+import os
 import socket
-import subprocess
 import sys
 from typing import Annotated
 
@@ -50,10 +50,8 @@ def serve(invocation: Invocation) -> None:
     find_champion(invocation.workspace, invocation.config)
     _require_free(port)
     print(f"Dashboard: http://127.0.0.1:{port}  (research use only; Ctrl-C stops it)", flush=True)
-    try:
-        sys.exit(subprocess.run(command, env=environment, check=False).returncode)
-    except KeyboardInterrupt:  # how a dashboard is meant to end
-        return
+    # In this process's place, so that whoever ends it ends the dashboard; a child would live on.
+    os.execve(command[0], command, environment)  # noqa: S606  # our own interpreter, no shell
 
 
 def _require_free(port: int) -> None:

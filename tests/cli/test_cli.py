@@ -12,7 +12,7 @@ import typer
 
 from clinical_symile.cli import stages
 from clinical_symile.cli.common import Invocation, stage_command
-from clinical_symile.cli.serve import _require_free
+from clinical_symile.cli.serve import _require_free, serve
 from clinical_symile.config import ExperimentConfig
 from clinical_symile.errors import ConfigError
 from clinical_symile.stage import RunOptions, Workspace
@@ -143,3 +143,14 @@ def test_an_interrupt_says_that_the_work_continues(capsys: pytest.CaptureFixture
         app(["--workspace", str(tmp_path)])
     assert end.value.code == 130
     assert "the same command continues" in capsys.readouterr().err
+
+
+def test_the_dashboard_takes_this_process_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a child it would live on, and keep the port, when ``review`` is ended by its id."""
+    started: list[str] = []
+    monkeypatch.setattr("clinical_symile.cli.serve.require_complete", lambda folder, command: {})
+    monkeypatch.setattr("clinical_symile.tracking.find_champion", lambda workspace, config: None)
+    monkeypatch.setattr("clinical_symile.cli.serve._require_free", lambda port: None)
+    monkeypatch.setattr("os.execve", lambda program, command, environment: started.extend(command))
+    serve(Invocation(ExperimentConfig(), Workspace(tmp_path), RunOptions()))
+    assert started[:3] == [sys.executable, "-m", "streamlit"]
