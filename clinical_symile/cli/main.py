@@ -47,6 +47,9 @@ def main() -> None:
     except ClinicalSymileError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        _complain(f"{error.filename}: no permission; check who owns it, or choose another --workspace")
+        sys.exit(1)
     except OSError as error:
         _complain(f"{error.filename or 'the system'}: {error.strerror or error}; nothing finished was lost")
         sys.exit(1)
