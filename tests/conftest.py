@@ -22,3 +22,8 @@ def real_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"CLINICAL_SYMILE_REAL_DATA={folder} is not a folder")
     return Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: a mistake shows within seconds. The order is otherwise that of the files."""
+    items.sort(key=lambda item: any(item.get_closest_marker(name) for name in ("slow", "browser")))
