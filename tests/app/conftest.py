@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,14 @@ class FakeStore:
     def cxr(self, row: int) -> np.ndarray:
         y, x = np.mgrid[0:320, 0 : 320 + 4 * row].astype(np.float32)
         return np.clip(60 + 8 * row - y / 5 + x / 5, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def main_module_is_put_back() -> Iterator[None]:
+    """AppTest makes its script ``__main__``; worker processes of later tests would then run that script first, and die."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture
