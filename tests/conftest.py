@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,21 @@ from hypothesis import settings
 # No test fails on a clock.
 settings.register_profile("clockless", deadline=None)
 settings.load_profile("clockless")
+
+
+@pytest.fixture(autouse=True)
+def process_is_left_as_it_was() -> Iterator[None]:
+    """Puts back what commands, servers and browsers set for a whole process: log handlers, levels, signal handlers."""
+    loggers = [logging.getLogger(), logging.getLogger("clinical_symile")]
+    before = [(list(log.handlers), log.level, log.propagate) for log in loggers]
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        log.handlers[:], log.propagate = handlers, propagate
+        log.setLevel(level)
+    for number, handler in signals.items():
+        if handler is not None:  # None: it was not Python that set it
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -247,10 +247,22 @@ def upload(browser: Browser, ecg: list[Path], labs: Path) -> None:
     browser.page.get_by_text("Upload files").click()
     browser.page.locator("input[type=file]").nth(1).wait_for(state="attached")
     if ecg:
-        browser.page.locator("input[type=file]").nth(0).set_input_files(ecg)
-        browser.page.get_by_text(ecg[-1].name).first.wait_for()
-    browser.page.locator("input[type=file]").nth(1).set_input_files(labs)
-    browser.page.get_by_text(labs.name).first.wait_for()
+        choose_files(browser, 0, ecg)
+    choose_files(browser, 1, [labs])
+
+
+def choose_files(browser: Browser, uploader: int, files: list[Path]) -> None:
+    """A person whose click came to nothing clicks again: Streamlit replaces an input while it draws the page anew."""
+    from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+
+    for _ in range(4):
+        browser.page.locator("input[type=file]").nth(uploader).set_input_files(files)
+        try:
+            browser.page.get_by_text(files[-1].name).first.wait_for(timeout=PATIENCE_MS / 4)
+        except PlaywrightTimeoutError:
+            continue
+        return
+    pytest.fail(f"the page never showed {files[-1].name}")
 
 
 def check_upload(served: Served, browser: Browser, ecg: list[Path], labs: Path, name: str) -> None:
