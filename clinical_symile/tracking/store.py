@@ -59,6 +59,8 @@ def import_mlflow() -> Any:
         os.environ.setdefault(name, value)
     import mlflow
 
+    # The environment decides only if nobody imported MLflow before.
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     return mlflow
 
 
