@@ -41,6 +41,7 @@ class Patient:
         ecg_mv: (5000, 12) mV; None when there is no ECG.
         labs_values: (50,), NaN = not measured; None when there is no laboratory panel.
         notes: how uploaded files were read.
+        ecg_is_calibrated: whether ``ecg_mv`` is in mV; the released Symile-MIMIC has no amplitudes.
     """
 
     label: str
@@ -48,6 +49,7 @@ class Patient:
     ecg_mv: NDArray[np.floating] | None
     labs_values: NDArray[np.floating] | None
     notes: tuple[str, ...] = ()
+    ecg_is_calibrated: bool = True
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,9 @@ from clinical_symile.types import MODALITIES, Modality, Split
 AccessClass = Literal["synthetic", "open", "credentialed"]
 
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+PatientAttribute = Literal["gender", "age_band", "race", "cxr_view", "n_labs"]
+"""What splits can be made alike in; ``cohort/strata.py`` says how each is read."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What may name a run or a model: it becomes the name of a folder."""
@@ -53,15 +56,31 @@ class HospitalConfig(Section):
     mimic_ecg: Path | None = None
     manifest: Path | None = Field(None, description="kind=manifest: CSV with one row per admission")
     labs: Path | None = Field(None, description="kind=manifest: long CSV of laboratory results")
+    labs_omop: Path | None = Field(
+        None, description="kind=manifest, instead of labs: OMOP's measurement table, concept beside it"
+    )
+    labs_meds: Path | None = Field(None, description="kind=manifest, instead of labs: folder of a MEDS data set")
+    convert_units: bool = Field(False, description="kind=manifest: convert labs.csv to MIMIC's units (OMOP and MEDS always are)")
     access: AccessClass | None = Field(
         None, description="class that everything derived inherits; default: synthetic for a simulated hospital, else credentialed"
     )
 
 
+class StrictRules(Section):
+    """What ``rules: strict`` asks for beyond the paper's rules; each can be switched off."""
+
+    cxr_during_stay: bool = Field(True, description="X-rays after discharge or death do not count")
+    one_admission_per_study: bool = Field(True, description="an ECG or an X-ray study serves one admission only")
+    plausible_labs: bool = Field(True, description="values beyond physiological limits (lab_limits.csv) do not count")
+    expected_lab_units: bool = Field(True, description="values in another unit than the item's do not count")
+    no_flat_ecg_leads: bool = Field(True, description="ECGs with a flat lead do not count")
+
+
 class CohortConfig(Section):
     """The admissions that take part, their splits and candidate sets."""
 
-    rules: Literal["symile-mimic"] = "symile-mimic"
+    rules: Literal["symile-mimic", "strict"] = "symile-mimic"
+    strict: StrictRules | None = Field(None, description="rules=strict only: its switches")
     lab_window_hours: float = Field(24, gt=0, description="labs: |charttime - admittime| at most this")
     ecg_window_hours: float = Field(24, gt=0, description="ECG: |ecg_time - admittime| at most this")
     cxr_after_hours: float = Field(24, ge=0, description="CXR: strictly later than this after admission")
@@ -69,15 +88,57 @@ class CohortConfig(Section):
     require: tuple[Modality, ...] = Field(MODALITIES, description="modalities an admission must have")
     val_fraction: float = Field(0.15, gt=0, lt=1)
     test_fraction: float = Field(0.25, gt=0, lt=1)
+    val_size: int | None = Field(None, ge=1, description="admissions in val, exactly; replaces val_fraction")
+    test_size: int | None = Field(None, ge=1, description="admissions in test, exactly; replaces test_fraction")
+    train_size: int | None = Field(None, ge=1, description="admissions in train, exactly; those beyond it leave the cohort")
+    stratify_by: tuple[PatientAttribute, ...] = Field(
+        (), description="splits alike in these, taken from a patient's first admission"
+    )
+    splits_from: Path | None = Field(None, description="folder with train, val and test files, such as the release's")
     candidates: int = Field(10, ge=2, description="size of each candidate set, the positive included")
     seed: int = Field(0, ge=0)
+
+    @property
+    def switches(self) -> StrictRules:
+        """The strict rules that apply: all off under the paper's rules."""
+        return self.strict or StrictRules.model_validate(dict.fromkeys(StrictRules.model_fields, False))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strict(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        rules, strict = data.get("rules", cls.model_fields["rules"].default), data.get("strict")
+        if rules == "strict":
+            return {**data, "strict": {} if strict is None else strict}
+        if strict is not None:
+            raise ValueError(
+                f"the switches of cohort.strict mean nothing under rules = {rules}; set cohort.rules=strict (--rules strict)"
+            )
+        return data
 
     @model_validator(mode="after")
     def _windows_and_fractions(self) -> CohortConfig:
         if self.cxr_until_hours <= self.cxr_after_hours:
             raise ValueError("cxr_until_hours must be larger than cxr_after_hours")
-        if self.val_fraction + self.test_fraction >= 1:
+        val_fraction = self.val_fraction if self.val_size is None else 0
+        test_fraction = self.test_fraction if self.test_size is None else 0
+        if val_fraction + test_fraction >= 1:
             raise ValueError("val_fraction + test_fraction must be below 1, otherwise nothing is left to train on")
+        return self
+
+    @model_validator(mode="after")
+    def _splitting(self) -> CohortConfig:
+        if len(set(self.stratify_by)) < len(self.stratify_by):
+            raise ValueError("stratify_by names an attribute twice")
+        for attribute, modality in (("cxr_view", "cxr"), ("n_labs", "labs")):
+            if attribute in self.stratify_by and modality not in self.require:
+                raise ValueError(f"stratify_by = {attribute} needs {modality} in cohort.require")
+        deciding = [name for name in ("val_size", "test_size", "train_size", "stratify_by") if getattr(self, name)]
+        if self.splits_from is not None and deciding:
+            raise ValueError(
+                f"splits_from decides all splits, so {' and '.join(deciding)} can decide nothing; leave one of them out"
+            )
         return self
 
 
@@ -237,9 +298,12 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     # Relative paths in a file are relative to that file, so that a configuration can be moved with its data.
     hospital = loaded.get("hospital")
     if isinstance(hospital, dict):
-        for key in ("mimic_iv", "mimic_cxr", "mimic_ecg", "manifest", "labs"):
+        for key in ("mimic_iv", "mimic_cxr", "mimic_ecg", "manifest", "labs", "labs_omop", "labs_meds"):
             if isinstance(hospital.get(key), str):
                 hospital[key] = str((file.parent / os.path.expanduser(hospital[key])).resolve())
+    cohort = loaded.get("cohort")
+    if isinstance(cohort, dict) and isinstance(cohort.get("splits_from"), str):
+        cohort["splits_from"] = str((file.parent / os.path.expanduser(cohort["splits_from"])).resolve())
     return loaded
 
 
@@ -284,7 +348,10 @@ def _known_keys(path: tuple[str, ...]) -> list[str]:
     model: type[BaseModel] = ExperimentConfig
     for part in path:
         annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        sections = [
+            kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if not sections:
             return []
-        model = annotation
+        model = sections[0]
     return sorted(model.model_fields)

@@ -64,6 +64,11 @@ class Workspace:
         return self.root / "hospital"
 
     @property
+    def tables(self) -> Path:
+        """A hospital's tables as Parquet and what its ECG files held: kept to be fast, made again if lost."""
+        return self.root / "tables"
+
+    @property
     def cohort(self) -> Path:
         """Admissions, candidates and attrition."""
         return self.root / "cohort"
@@ -198,7 +203,7 @@ class Stage:
             if not ours:
                 raise InputError(f"{self.output}: holds files that no stage wrote; choose another --workspace or move them away")
             _clear(self.output)
-        _private_folder(self.output)
+        private_folder(self.output)
         # A finished output that is resumed under the same key (an output went missing) is no longer finished.
         (self.output / MANIFEST).unlink(missing_ok=True)
         if resumable:
@@ -278,6 +283,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
         _fsync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what ``atomic_path`` left in a folder when its process was killed; nobody else may be writing there."""
+    for leftover in folder.glob(_LEFTOVERS):
+        leftover.unlink(missing_ok=True)
+
+
+def private_folder(folder: Path) -> None:
+    """Makes a folder, and whichever of its parents are missing, for this user alone."""
+    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextmanager
@@ -393,12 +410,6 @@ def _clear(folder: Path) -> None:
         if path.name not in (STATE, MANIFEST):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     shutil.rmtree(folder)
-
-
-def _private_folder(folder: Path) -> None:
-    """Makes a folder, and whichever of its parents are missing, for this user alone."""
-    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-        missing.mkdir(mode=0o700, exist_ok=True)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -20,6 +20,18 @@ ECG_FS_HZ: Final = 500
 ECG_SECONDS: Final = 10
 ECG_SAMPLES: Final = ECG_FS_HZ * ECG_SECONDS
 
+
+class EcgCondition(NamedTuple):
+    """What is wrong with an ECG record, if anything.
+
+    ``fault`` says why it cannot be used, ``None`` when it can; ``flat_leads`` are the leads of a usable record that show no
+    deflection.
+    """
+
+    fault: str | None = None
+    flat_leads: tuple[str, ...] = ()
+
+
 CXR_SIZE: Final = 320
 """Side, in pixels, of the square crop that the encoders see; the stored image's short side has this length."""
 

@@ -21,10 +21,11 @@ def show_ecg(patient: Patient) -> None:
     if patient.ecg_mv is None:
         st.info("No ECG was uploaded.")
         return
+    amplitude = "10 millimetres per millivolt" if patient.ecg_is_calibrated else "amplitude in arbitrary units"
     st.image(
         ecg_svg(patient),
         width="stretch",
-        alt=f"12-lead ECG of {patient.label} on paper, 25 millimetres per second, 10 millimetres per millivolt",
+        alt=f"12-lead ECG of {patient.label} on paper, 25 millimetres per second, {amplitude}",
     )
 
 

@@ -28,7 +28,7 @@ def ecg_svg(patient: Patient) -> str:
     """
     if patient.ecg_mv is None:
         raise InputError("this patient has no ECG")
-    return ecg_page_svg(patient.ecg_mv, title=patient.label)
+    return ecg_page_svg(patient.ecg_mv, title=patient.label, calibrated=patient.ecg_is_calibrated)
 
 
 def lab_table(patient: Patient) -> list[LabRow]:

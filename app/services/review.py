@@ -59,7 +59,13 @@ class Review:
     def patient(self, number: int) -> Patient:
         """The patient at a place of ``patient_labels``."""
         row = self._rows[number]
-        return Patient(self.patient_labels()[number], row, self._store.ecg_mv(row), self._store.labs_values[row])
+        return Patient(
+            self.patient_labels()[number],
+            row,
+            self._store.ecg_mv(row),
+            self._store.labs_values[row],
+            ecg_is_calibrated=self._store.ecg_is_calibrated,
+        )
 
     def uploaded(self, ecg: Mapping[str, bytes], labs: bytes | None) -> Patient:
         """A patient from uploaded files.

@@ -40,7 +40,22 @@ def cohort(
     labs: Annotated[
         Path | None, typer.Option(help="Another hospital: long CSV of laboratory results."), Overrides("hospital.labs")
     ] = None,
-    rules: Annotated[str | None, typer.Option(help="Selection rules."), Overrides("cohort.rules")] = None,
+    labs_omop: Annotated[
+        Path | None,
+        typer.Option(help="Instead of --labs: OMOP's measurement table, concept beside it."),
+        Overrides("hospital.labs_omop"),
+    ] = None,
+    labs_meds: Annotated[
+        Path | None, typer.Option(help="Instead of --labs: folder of a MEDS data set."), Overrides("hospital.labs_meds")
+    ] = None,
+    rules: Annotated[
+        str | None, typer.Option(help="Selection rules: symile-mimic (the paper's) or strict."), Overrides("cohort.rules")
+    ] = None,
+    splits_from: Annotated[
+        Path | None,
+        typer.Option(help="Folder with train, val and test files to take splits from, such as the release's."),
+        Overrides("cohort.splits_from"),
+    ] = None,
 ) -> None:
     """Select the admissions that have an ECG, labs and a chest X-ray, split them, and draw candidate sets."""
     if manifest is not None:
@@ -55,6 +70,16 @@ def cohort(
 def prepare(invocation: Invocation) -> None:
     """Turn the cohort's raw files into arrays, and fit the laboratory statistics on the training split."""
     stages.prepare(invocation)
+
+
+@imports.command("dataset")
+@stage_command
+def import_dataset(
+    invocation: Invocation,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Symile-MIMIC 1.0.0 as PhysioNet ships it (33 GB).")],
+) -> None:
+    """Take over the authors' own tensors, splits and candidate sets, checked against SHA256SUMS.txt; no raw files are needed."""
+    stages.import_dataset(invocation, folder)
 
 
 @imports.command("checkpoint")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from clinical_symile import __version__
-from clinical_symile.cli import data, doctor, govern, pipeline, registry, serve, study
+from clinical_symile.cli import data, doctor, export, govern, pipeline, registry, serve, study
 from clinical_symile.errors import ClinicalSymileError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.add_typer(registry.app, name="registry")
 app.add_typer(govern.app, name="governance")
 app.add_typer(govern.audit, name="audit")
 app.add_typer(data.imports, name="import")
+app.add_typer(export.app, name="export")
 
 
 def _show_version(wanted: bool) -> None:

@@ -51,7 +51,7 @@ def run_all(call: Invocation) -> None:
 
 def _steps(call: Invocation) -> Iterator[Step]:
     losses = call.config.pipeline.losses
-    if call.config.hospital.kind == "mimic" and call.config.hospital.mimic_iv is None:
+    if call.config.hospital.kind == "mimic" and call.config.hospital.mimic_iv is None and not _has_imported(call):
         yield "simulate", partial(stages.simulate, call)
     yield "cohort", partial(stages.cohort, call)
     yield "prepare", partial(stages.prepare, call)
@@ -64,6 +64,13 @@ def _steps(call: Invocation) -> Iterator[Step]:
     if call.config.pipeline.register_better:
         yield "register", lambda: stages.register(_with_loss(call, stages.better_run(call, losses)), "champion")
     yield "index", lambda: stages.index(_with_loss(call, stages.better_run(call, losses)))
+
+
+def _has_imported(call: Invocation) -> bool:
+    """Whether the workspace holds the released Symile-MIMIC, which needs no hospital."""
+    from clinical_symile.cohort import is_imported
+
+    return is_imported(call.workspace)
 
 
 def _with_loss(call: Invocation, loss: str) -> Invocation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinical_symile.cli.common import Invocation
@@ -31,9 +32,9 @@ def simulate(call: Invocation) -> dict[str, Any]:
 def cohort(call: Invocation) -> dict[str, Any]:
     """Selects and splits the admissions; shows where the others went."""
     from clinical_symile.cohort import build_cohort, format_attrition
-    from clinical_symile.modalities.ecg import is_usable
+    from clinical_symile.modalities.ecg import examine
 
-    manifest = build_cohort(call.config, call.workspace, call.options, ecg_is_usable=is_usable)
+    manifest = build_cohort(call.config, call.workspace, call.options, examine_ecg=examine)
     if not (call.options.quiet or call.options.dry_run):
         print(format_attrition(call.workspace.cohort))
     return manifest
@@ -44,6 +45,17 @@ def prepare(call: Invocation) -> dict[str, Any]:
     from clinical_symile.dataset import prepare as run
 
     return run(call.config, call.workspace, call.options)
+
+
+def import_dataset(call: Invocation, folder: Path) -> dict[str, Any]:
+    """Takes over the released Symile-MIMIC as a finished cohort and dataset."""
+    from clinical_symile.cohort import format_attrition
+    from clinical_symile.dataset import import_released_dataset
+
+    manifest = import_released_dataset(call.config, call.workspace, call.options, folder)
+    if not (call.options.quiet or call.options.dry_run):
+        print(format_attrition(call.workspace.cohort))
+    return manifest
 
 
 def train(call: Invocation) -> dict[str, Any]:

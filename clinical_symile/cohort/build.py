@@ -6,18 +6,21 @@ import logging
 from pathlib import Path
 from typing import Any, Final
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clinical_symile.cohort import schema
+from clinical_symile.cohort.attrition import write_attrition
+from clinical_symile.cohort.division import Division, divide, split_tables
 from clinical_symile.cohort.hospital import Hospital, find_hospital
+from clinical_symile.cohort.imported import is_imported, keep_imported
+from clinical_symile.cohort.integrity import digest_tables
+from clinical_symile.cohort.parquet_cache import ParquetCache
 from clinical_symile.cohort.selection import EcgCheck, select_admissions
 from clinical_symile.cohort.source import connect
-from clinical_symile.cohort.splits import assign_split, draw_candidates
 from clinical_symile.config import CohortConfig, ExperimentConfig
-from clinical_symile.stage import Rejects, RunOptions, Stage, StageRun, Workspace, atomic_path, digest_file, write_json
+from clinical_symile.stage import Rejects, RunOptions, Stage, StageRun, Workspace, atomic_path, write_json
 from clinical_symile.types import LAB_ITEM_IDS, SPLITS
 
 logger = logging.getLogger(__name__)
@@ -27,7 +30,7 @@ _BYTES_PER_SECOND: Final = 20_000_000
 
 
 def build_cohort(
-    config: ExperimentConfig, workspace: Workspace, options: RunOptions, ecg_is_usable: EcgCheck | None = None
+    config: ExperimentConfig, workspace: Workspace, options: RunOptions, examine_ecg: EcgCheck | None = None
 ) -> dict[str, Any]:
     """Writes ``workspace.cohort``.
 
@@ -35,7 +38,7 @@ def build_cohort(
         config: sections ``hospital`` and ``cohort``.
         workspace: receives the cohort; its simulated hospital is used when ``hospital`` names no files.
         options: how to run.
-        ecg_is_usable: takes an ECG record's path and its root, and says why it cannot be used; without it no ECG is opened.
+        examine_ecg: takes an ECG record's path and its root, and says what is wrong with it; without it no ECG is opened.
 
     Returns:
         The manifest; empty for a dry run.
@@ -45,65 +48,70 @@ def build_cohort(
         ConfigError: the options of ``hospital`` contradict one another.
         InputError: a table is missing, damaged or not what it should be; no admission is left; a split is too small.
     """
+    if is_imported(workspace):
+        return keep_imported("cohort", workspace.cohort, options, config.hospital)
     hospital = find_hospital(config, workspace)
     facts = hospital.facts(workspace.root.resolve())
+    split_files = split_tables(config.cohort)
+    digests = digest_tables(hospital.tables, options)
     stage = Stage(
         "cohort",
         workspace.cohort,
-        inputs={name: digest_file(file) for name, file in hospital.tables.items()}
-        | {"ecg files": "opened" if ecg_is_usable else "not opened"},
-        config={"cohort": config.cohort.model_dump(mode="json"), "hospital": facts},
+        inputs=digests | digest_tables(split_files, options) | {"ecg files": "opened" if examine_ecg else "not opened"},
+        # Split files count by what they hold, not by where they are.
+        config={"cohort": config.cohort.model_dump(mode="json", exclude={"splits_from"}), "hospital": facts},
         options=options,
     )
     if options.dry_run:
         size = sum(file.stat().st_size for file in hospital.tables.values())
         minutes = size / _BYTES_PER_SECOND / 60
-        stage.announce(
-            {"tables": ", ".join(hospital.tables), "MB to read": round(size / 10**6, 1), "minutes, roughly": round(minutes, 1)}
-        )
+        tables = ", ".join([*hospital.tables, *split_files])
+        stage.announce({"tables": tables, "MB to read": round(size / 10**6, 1), "minutes, roughly": round(minutes, 1)})
         return {}
     if stage.should_skip():
         return stage.manifest()
     with stage.writing() as writing:
-        writing.facts["hospital"] = facts
-        _write(writing, hospital, config.cohort, ecg_is_usable, options)
+        writing.facts["hospital"] = facts | {"tables": digests}  # goes along with whatever derives from the cohort
+        cache = ParquetCache(workspace.tables, digests, options)
+        _write(writing, hospital, config.cohort, cache, examine_ecg, options)
     return stage.manifest()
 
 
 def _write(
-    writing: StageRun, hospital: Hospital, rules: CohortConfig, ecg_is_usable: EcgCheck | None, options: RunOptions
+    writing: StageRun,
+    hospital: Hospital,
+    rules: CohortConfig,
+    cache: ParquetCache,
+    examine_ecg: EcgCheck | None,
+    options: RunOptions,
 ) -> None:
     with connect(writing.output / ".partial", threads=options.jobs) as connection:
-        source = hospital.load(connection, rules)
-        chosen, attrition, unusable = select_admissions(connection, source, rules, ecg_is_usable, options)
-    admissions = _with_splits(chosen, rules)
-    _write_table(writing.output / "admissions.parquet", admissions, schema.ADMISSIONS)
-    _write_table(writing.output / "candidates.parquet", _candidates(admissions, rules), schema.CANDIDATES)
-    write_json(writing.output / "attrition.json", attrition.steps)
+        source = hospital.load(connection, rules, cache)
+        chosen, attrition, unusable = select_admissions(connection, source, rules, examine_ecg, options)
+    division = divide(chosen, rules, attrition)
+    _write_division(writing, division)
+    members = zip(division.admissions["subject_id"].to_pylist(), division.admissions["split"].to_pylist(), strict=True)
+    write_attrition(writing.output, attrition, members)
     rejects = Rejects()
     for item, path, reason in (*source.rejects, *unusable):
         rejects.add(item, path, reason)
     rejects.write(writing.output / "rejects.parquet")
-    _count(writing, admissions, rejects, rules)
+    _count(writing, division.admissions, rejects, rules)
     if rejects.rows:
         logger.warning("cohort: files or rows could not be used, for %d reasons; see rejects.parquet", len(rejects.rows))
 
 
-def _with_splits(admissions: pa.Table, rules: CohortConfig) -> pa.Table:
-    # By the hospital's own id: the number that stands for it may change when other patients are added.
-    ids = zip(admissions["subject_key"].to_pylist(), admissions["subject_id"].to_pylist(), strict=True)
-    subjects = [str(number) if key is None else str(int(key)) if key.isdecimal() else key for key, number in ids]
-    split_of = {s: assign_split(s, rules.seed, rules.val_fraction, rules.test_fraction) for s in set(subjects)}
-    return admissions.append_column("split", pa.array([split_of[subject] for subject in subjects], pa.string()))
-
-
-def _candidates(admissions: pa.Table, rules: CohortConfig) -> pa.Table:
-    """Candidate sets of val and test; none for a cohort without X-rays."""
-    if "cxr" not in rules.require:
-        return schema.CANDIDATES.empty_table()
-    frame = admissions.select(["hadm_id", "subject_id", "split", "cxr_path"]).to_pandas()
-    sets = [draw_candidates(frame, split, rules.candidates, rules.seed) for split in SPLITS if split != "train"]
-    return pa.Table.from_pandas(pd.concat(sets), preserve_index=False)
+def _write_division(writing: StageRun, division: Division) -> None:
+    _write_table(writing.output / "admissions.parquet", division.admissions, schema.ADMISSIONS)
+    _write_table(writing.output / "candidates.parquet", division.candidates, schema.CANDIDATES)
+    if division.strata is not None:
+        write_json(writing.output / "strata.json", division.strata.to_dict("records"))
+    if division.absent is not None:
+        with atomic_path(writing.output / "absent.parquet") as temporary:
+            division.absent.to_parquet(temporary, index=False)
+        writing.counts["absent"] = len(division.absent)
+    if division.facts:
+        writing.facts["splits"] = division.facts
 
 
 def _count(writing: StageRun, admissions: pa.Table, rejects: Rejects, rules: CohortConfig) -> None:

@@ -6,7 +6,8 @@ import csv
 import gzip
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -32,46 +33,55 @@ _FAULTS: Final = re.compile(
 
 
 @dataclass(frozen=True)
+class Requirement:
+    """What every row of a table must fulfil.
+
+    Attributes:
+        column: the column to blame.
+        condition: SQL on the row's text; unknown (NULL) counts as fulfilled.
+        complaint: what to say of a row that does not fulfil it.
+    """
+
+    column: str
+    condition: str
+    complaint: str
+
+
+def filled(*columns: str) -> tuple[Requirement, ...]:
+    """No empty cell."""
+    return tuple(Requirement(column, f'"{column}" IS NOT NULL', "is empty") for column in columns)
+
+
+def readable(reader: Reader, *columns: str) -> tuple[Requirement, ...]:
+    """A macro can read every filled cell."""
+    return tuple(
+        Requirement(column, f'"{column}" IS NULL OR {reader}("{column}") IS NOT NULL', f"is not {READS[reader]}")
+        for column in columns
+    )
+
+
+@dataclass(frozen=True)
 class CsvTable:
-    """Columns of one CSV file, as text, in the database table ``name``; ``file_order`` is 1 in the first data row."""
+    """Columns of one CSV file, as text, under ``name`` in the database; ``file_order`` is 1 in the first data row."""
 
     connection: duckdb.DuckDBPyConnection
     file: Path
     name: str
 
-    def require(self, conditions: Mapping[str, str], complaint: str) -> None:
-        """Checks that every row fulfils conditions.
-
-        Args:
-            conditions: column -> SQL condition.
-            complaint: what to say of a row that does not.
+    def require(self, *requirements: Requirement) -> None:
+        """Checks every row.
 
         Raises:
-            InputError: names the column and the first row that does not, with the complaint, and how many there are.
+            InputError: names the column and the first row that does not fulfil a requirement, and how many there are.
         """
-        broken = [f"WHERE NOT ({condition})" for condition in conditions.values()]
+        broken = [f"WHERE NOT ({requirement.condition})" for requirement in requirements]
         counts = ", ".join(f"min(file_order) FILTER ({where}), count(*) FILTER ({where})" for where in broken)
         found = self.connection.execute(f"SELECT {counts} FROM {self.name}").fetchall()[0]  # noqa: S608 - constants
-        for column, row, count in zip(conditions, found[::2], found[1::2], strict=True):
+        for requirement, row, count in zip(requirements, found[::2], found[1::2], strict=True):
             if count:
-                raise InputError(f"{self.file}: column {column}: data row {row} {complaint} ({count} such rows)")
-
-    def require_filled(self, *columns: str) -> None:
-        """Checks that the columns have no empty cell.
-
-        Raises:
-            InputError: names the first row that has one, and how many there are.
-        """
-        self.require({column: f'"{column}" IS NOT NULL' for column in columns}, "is empty")
-
-    def require_readable(self, reader: Reader, *columns: str) -> None:
-        """Checks that a macro can read every filled cell of the columns.
-
-        Raises:
-            InputError: names the first row that it cannot, and how many there are.
-        """
-        readable = {column: f'"{column}" IS NULL OR {reader}("{column}") IS NOT NULL' for column in columns}
-        self.require(readable, f"is not {READS[reader]}")
+                raise InputError(
+                    f"{self.file}: column {requirement.column}: data row {row} {requirement.complaint} ({count} such rows)"
+                )
 
     def require_unique(self, column: str) -> None:
         """Checks that a column has no value twice.
@@ -103,7 +113,7 @@ def find_table(folder: Path, name: str) -> Path:
             return files[name + suffix]
         # MIMIC-III has the same tables with names in capitals.
         if name.upper() + suffix in files:
-            raise InputError(f"{files[name.upper() + suffix]}: this looks like MIMIC-III; MIMIC-IV (2.2) is needed")
+            raise InputError(f"{files[name.upper() + suffix]}: this looks like MIMIC-III; MIMIC-IV (2.2 or later) is needed")
     raise InputError(f"{folder}: {name}.csv.gz is missing, and so is {name}.csv; is it the right folder?")
 
 
@@ -125,7 +135,7 @@ def read_header(file: Path) -> list[str]:
 def load_csv(
     connection: duckdb.DuckDBPyConnection, file: Path, name: str, columns: Sequence[str], where: str = "true"
 ) -> CsvTable:
-    """Reads columns of a CSV file. Empty cells are NULL, quoted or not.
+    """Reads columns of a CSV file into a table of the database. Empty cells are NULL, quoted or not.
 
     Args:
         connection: receives the table.
@@ -137,27 +147,67 @@ def load_csv(
     Raises:
         InputError: the file lacks columns or is damaged; the message names them.
     """
+    text = scan_csv(file, columns)
+    with damage_reported(file):
+        connection.execute(f"CREATE TABLE {name} AS SELECT * FROM (SELECT *, {FILE_ORDER} FROM {text}) WHERE {where}")  # noqa: S608
+    return CsvTable(connection, file, name)
+
+
+def scan_csv(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> str:
+    """SQL that reads columns of a CSV file as text, in the order of its rows: what may stand after ``FROM``.
+
+    Args:
+        file: comma-separated, UTF-8, plain or gzip.
+        columns: the file must have them; it may have more, in any order.
+        optional: NULL where the file lacks them.
+
+    Raises:
+        InputError: the file lacks columns, or its first line cannot be read.
+    """
     header = read_header(file)
     missing = [column for column in columns if column not in header]
     if missing:
-        hint = "; this looks like MIMIC-III, but MIMIC-IV (2.2) is needed" if "row_id" in map(str.lower, header) else ""
-        raise InputError(f"{file}: lacks the column(s) {', '.join(missing)}{hint}. It has: {', '.join(header) or 'nothing'}")
+        raise InputError(
+            f"{file}: lacks the column(s) {', '.join(missing)}{_other_version(header)}. It has: {', '.join(header) or 'nothing'}"
+        )
+    twice = [column for column in (*columns, *optional) if header.count(column) > 1]
+    if twice:
+        raise InputError(f"{file}: has the column {twice[0]} more than once; keep one of them")
     # Columns go by position, and nothing is detected: DuckDB's sniffer takes a line that starts with # for a comment. The
     # file's own names never become part of the SQL text.
     layout = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(header)))
-    chosen = ", ".join(f'c{header.index(column)} AS "{column}"' for column in columns)
+    cells = [
+        f'c{header.index(column)} AS "{column}"' if column in header else f'NULL::VARCHAR AS "{column}"'
+        for column in (*columns, *optional)
+    ]
+    path = str(file).replace("'", "''")
+    return (
+        f"(SELECT {', '.join(cells)} FROM read_csv('{path}', auto_detect = false, header = true, "  # noqa: S608 - see above
+        f"columns = {{{layout}}}, delim = ',', quote = '\"', escape = '\"', nullstr = '', comment = ''))"
+    )
+
+
+FILE_ORDER: Final = "row_number() OVER () AS file_order"
+"""Counts a scan's rows as they stand in the file. It keeps DuckDB from reading with more than one thread."""
+
+
+@contextmanager
+def damage_reported(file: Path) -> Iterator[None]:
+    """Turns DuckDB's complaint about a file that cannot be read as CSV into one that quotes none of its cells.
+
+    Raises:
+        InputError: the block met such a complaint.
+    """
     try:
-        connection.execute(
-            f"""
-            CREATE TABLE {name} AS SELECT * FROM (
-                SELECT {chosen}, row_number() OVER () AS file_order
-                FROM read_csv($file, auto_detect = false, header = true, columns = {{{layout}}}, delim = ',', quote = '"',
-                              escape = '"', nullstr = '', comment = '')
-            ) WHERE {where}
-            """,  # noqa: S608 - constants
-            {"file": str(file)},
-        )
+        yield
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
         faults = ", ".join(dict.fromkeys(_FAULTS.findall(str(error)))) or type(error).__name__
-        raise InputError(f"{file}: cannot be read as CSV; it may be damaged or cut short ({faults})") from None
-    return CsvTable(connection, file, name)
+        raise InputError(f"{file}: cannot be read as CSV; it may be damaged or cut short ({faults}): fetch it again") from None
+
+
+def _other_version(header: Sequence[str]) -> str:
+    if "row_id" in map(str.lower, header):
+        return "; this looks like MIMIC-III, but MIMIC-IV (2.2 or later) is needed"
+    if "ethnicity" in header:
+        return "; this looks like MIMIC-IV 1.0 or earlier, but 2.2 or later is needed"
+    return ""

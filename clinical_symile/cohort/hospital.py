@@ -8,8 +8,12 @@ from typing import Any
 
 import duckdb
 
+from clinical_symile.cohort.coded_labs import CodedLabs
 from clinical_symile.cohort.manifest import load_manifest
+from clinical_symile.cohort.meds import find_meds
 from clinical_symile.cohort.mimic import find_mimic, load_mimic
+from clinical_symile.cohort.omop import find_omop
+from clinical_symile.cohort.parquet_cache import ParquetCache
 from clinical_symile.cohort.source import Source
 from clinical_symile.config import AccessClass, CohortConfig, ExperimentConfig, HospitalConfig
 from clinical_symile.errors import ConfigError, IncompleteStage, InputError
@@ -27,6 +31,8 @@ class Hospital:
         ecg_root: folder of the ECGs; None where they do not take part.
         access: access class.
         truth: of a simulated hospital.
+        coded_labs: results by codes (OMOP, MEDS); None where they come from a table of their own.
+        convert_units: whether results in other units than MIMIC's are converted.
     """
 
     kind: str
@@ -35,12 +41,15 @@ class Hospital:
     ecg_root: Path | None
     access: AccessClass
     truth: Path | None = None
+    coded_labs: CodedLabs | None = None
+    convert_units: bool = False
 
-    def load(self, connection: duckdb.DuckDBPyConnection, rules: CohortConfig) -> Source:
-        """Reads the tables into the database."""
+    def load(self, connection: duckdb.DuckDBPyConnection, rules: CohortConfig, cache: ParquetCache) -> Source:
+        """Reads the tables into the database; ``cache`` keeps MIMIC's as Parquet."""
         if self.kind == "manifest":
-            return load_manifest(connection, self.tables["manifest"], self.tables.get("labs"), rules.require)
-        return load_mimic(connection, self.tables, self.cxr_root, self.ecg_root)
+            labs = self.coded_labs or self.tables.get("labs")
+            return load_manifest(connection, self.tables["manifest"], labs, rules.require, convert_units=self.convert_units)
+        return load_mimic(connection, self.tables, cache, self.cxr_root, self.ecg_root)
 
     def facts(self, workspace: Path) -> dict[str, Any]:
         """What later stages need to know. Paths in the workspace are relative to it, so that it can be moved."""
@@ -56,6 +65,7 @@ class Hospital:
             "ecg_root": place(self.ecg_root),
             "access": self.access,
             "simulated_truth": place(self.truth),
+            **({"convert_units": True} if self.convert_units else {}),
         }
 
 
@@ -73,7 +83,8 @@ def find_hospital(config: ExperimentConfig, workspace: Workspace) -> Hospital:
     """
     hospital, require = config.hospital, config.cohort.require
     mimic = {"mimic_iv": hospital.mimic_iv, "mimic_cxr": hospital.mimic_cxr, "mimic_ecg": hospital.mimic_ecg}
-    own = {"manifest": hospital.manifest, "labs": hospital.labs}
+    own = {name: getattr(hospital, name) for name in ("manifest", "labs", "labs_omop", "labs_meds")}
+    own["convert_units"] = hospital.convert_units or None
     foreign = mimic if hospital.kind == "manifest" else own
     contradicting = [name for name, path in foreign.items() if path is not None]
     if contradicting:
@@ -112,14 +123,31 @@ def _find_mimic(hospital: HospitalConfig, require: tuple[str, ...]) -> Hospital:
 
 
 def _find_manifest(hospital: HospitalConfig, require: tuple[str, ...]) -> Hospital:
-    manifest, labs = _absolute(hospital.manifest), _absolute(hospital.labs)
-    if manifest is None or ("labs" in require and labs is None):
-        raise ConfigError("a hospital of its own needs both files: --manifest admissions.csv --labs labs.csv")
-    tables = {"manifest": manifest} | ({"labs": labs} if labs is not None and "labs" in require else {})
+    manifest = _absolute(hospital.manifest)
+    labs = {name: _absolute(getattr(hospital, name)) for name in ("labs", "labs_omop", "labs_meds")}
+    given = {name: place for name, place in labs.items() if place is not None}
+    if manifest is None or ("labs" in require and not given):
+        raise ConfigError(
+            "a hospital of its own needs both files: --manifest admissions.csv --labs labs.csv "
+            "(or --labs-omop or --labs-meds instead of --labs)"
+        )
+    if len(given) > 1:
+        raise ConfigError(f"hospital.{' and hospital.'.join(given)}: the labs can come from one source only; leave one of them")
+    taking_part = given if "labs" in require else {}
+    tables = {"manifest": manifest} | {name: file for name, file in taking_part.items() if name == "labs"}
     for file in tables.values():
         if not file.is_file():
             raise InputError(f"{file}: there is no such file")
-    return Hospital("manifest", tables, manifest.parent, manifest.parent, hospital.access or "credentialed")
+    coded: CodedLabs | None = None
+    for name, find in (("labs_omop", find_omop), ("labs_meds", find_meds)):
+        if name in taking_part:
+            coded = find(taking_part[name])
+            tables |= coded.tables
+    return Hospital(
+        *("manifest", tables, manifest.parent, manifest.parent, hospital.access or "credentialed"),
+        coded_labs=coded,
+        convert_units=hospital.convert_units,
+    )
 
 
 def _absolute(path: Path | None) -> Path | None:

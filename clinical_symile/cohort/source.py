@@ -2,11 +2,12 @@
 
 =================  ============================================================================================
 ``admissions``     subject_id, hadm_id, admittime, gender, age, race, subject_key, hadm_key (null: the ids are
-                   the hospital's own)
+                   the hospital's own), dischtime, deathtime (null: not known)
 ``images``         subject_id, hadm_id (null: matched by time), dicom_id, study_id, path, view, time, file_order
 ``findings``       study_id and the 14 CheXpert labels
 ``records``        subject_id, hadm_id (null: matched by time), study_id, path, time, file_order
-``lab_results``    subject_id, itemid, time, value, file_order; only the 50 items, only rows with a number
+``lab_results``    subject_id, itemid, time, value, unit (null: not given), file_order; only the 50 items, only
+                   rows with a number
 =================  ============================================================================================
 
 A hospital without images, findings, records or results has an empty table.

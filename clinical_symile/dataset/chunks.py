@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,35 +76,61 @@ def read_chunk(task: ChunkTask) -> Path:
             images.append(to_store(photo))
             records.append(record)
             rows.append(study.row)
-        _store(task.output, rows, images, records, rejects)
+        store_chunk(task.output, rows, images, records, rejects)
     return task.output
 
 
+class Outcome(NamedTuple):
+    """A chunk without its pixels and samples; the fields are those of ``Chunk``."""
+
+    rows: NDArray[np.int64]
+    shapes: NDArray[np.int64]
+    rejects: tuple[tuple[int, str, str], ...]
+
+
 def load_chunk(file: Path) -> Chunk:
-    """What ``read_chunk`` stored."""
+    """What ``store_chunk`` stored."""
+    rows, shapes, rejects = load_outcome(file)
+    with np.load(file, allow_pickle=False) as arrays:
+        return Chunk(rows, shapes, arrays["cxr"], arrays["ecg"], arrays["scale"], rejects)
+
+
+def load_outcome(file: Path) -> Outcome:
+    """What came of a chunk, without reading the signals."""
     with np.load(file, allow_pickle=False) as arrays:
         columns = (arrays[name].tolist() for name in ("reject_rows", "reject_paths", "reject_reasons"))
-        rejects = tuple(zip(*columns, strict=True))
-        return Chunk(arrays["rows"], arrays["shapes"], arrays["cxr"], arrays["ecg"], arrays["scale"], rejects)
+        return Outcome(arrays["rows"], arrays["shapes"], tuple(zip(*columns, strict=True)))
 
 
-def _store(
+def store_chunk(
     output: Path,
-    rows: list[int],
-    images: list[NDArray[np.uint8]],
-    records: list[EcgRecord],
-    rejects: list[tuple[int, str, str]],
+    rows: Sequence[int],
+    images: Sequence[NDArray[np.uint8]],
+    records: Sequence[EcgRecord],
+    rejects: Sequence[tuple[int, str, str]],
+    **more: Any,
 ) -> None:
+    """Stores a finished chunk in one file, atomically.
+
+    Args:
+        output: the file.
+        rows: (m,) rows of the cohort that could be read.
+        images: their pictures.
+        records: their ECGs.
+        rejects: (row, path, reason) of the others.
+        more: further arrays, for whoever reads them by their names.
+    """
     empty = np.empty(0, np.uint8)
+    scales = [np.stack([record.gain, record.baseline], axis=-1) for record in records]
+    arrays: dict[str, Any] = {
+        "rows": np.array(rows, dtype=np.int64),
+        "shapes": np.array([image.shape for image in images], dtype=np.int64).reshape(-1, 2),
+        "cxr": np.concatenate([image.ravel() for image in images]) if images else empty,
+        "ecg": np.array([record.adc for record in records], dtype=np.int16),
+        "scale": np.array(scales, dtype=np.float64),
+        "reject_rows": np.array([row for row, _, _ in rejects], dtype=np.int64),
+        "reject_paths": np.array([path for _, path, _ in rejects], dtype=np.str_),
+        "reject_reasons": np.array([reason for _, _, reason in rejects], dtype=np.str_),
+    }
     with atomic_path(output) as temporary, temporary.open("wb") as handle:
-        np.savez(
-            handle,
-            rows=np.array(rows, dtype=np.int64),
-            shapes=np.array([image.shape for image in images], dtype=np.int64).reshape(-1, 2),
-            cxr=np.concatenate([image.ravel() for image in images]) if images else empty,
-            ecg=np.array([record.adc for record in records], dtype=np.int16),
-            scale=np.array([np.stack([record.gain, record.baseline], axis=-1) for record in records], dtype=np.float64),
-            reject_rows=np.array([row for row, _, _ in rejects], dtype=np.int64),
-            reject_paths=np.array([path for _, path, _ in rejects], dtype=np.str_),
-            reject_reasons=np.array([reason for _, _, reason in rejects], dtype=np.str_),
-        )
+        np.savez(handle, **arrays, **more)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,30 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clinical_symile.cohort.imported import is_imported, keep_imported
 from clinical_symile.config import ExperimentConfig
-from clinical_symile.dataset.candidates import repair_candidates
-from clinical_symile.dataset.chunks import CHUNK, Chunk, ChunkTask, RawStudy, load_chunk, read_chunk
-from clinical_symile.errors import InputError, TooManyRejects
+from clinical_symile.dataset.assembly import LabArrays, assemble
+from clinical_symile.dataset.chunks import CHUNK, ChunkTask, RawStudy, read_chunk
+from clinical_symile.errors import InputError
 from clinical_symile.execution import map_items
 from clinical_symile.modalities.labs import LabStatistics
-from clinical_symile.stage import (
-    Rejects,
-    RunOptions,
-    Stage,
-    Workspace,
-    atomic_path,
-    digest_json,
-    require_complete,
-    track,
-    write_json,
-)
-from clinical_symile.types import CHEXPERT_LABELS, ECG_LEADS, ECG_SAMPLES, LAB_ITEM_IDS
-
-logger = logging.getLogger(__name__)
+from clinical_symile.stage import RunOptions, Stage, Workspace, digest_json, require_complete, track
+from clinical_symile.types import ECG_LEADS, ECG_SAMPLES, LAB_ITEM_IDS
 
 _BYTES_PER_ADMISSION = 320 * 384 + ECG_SAMPLES * len(ECG_LEADS) * 2
 _SECONDS_PER_ADMISSION = 0.1
-_DESCRIPTION = ("cxr_dicom_id", "cxr_view", "ecg_study_id", "gender", "age", "race", "admittime", *CHEXPERT_LABELS)
 
 
 def prepare(config: ExperimentConfig, workspace: Workspace, options: RunOptions) -> dict[str, Any]:
@@ -53,7 +39,10 @@ def prepare(config: ExperimentConfig, workspace: Workspace, options: RunOptions)
         InputError: the cohort was built without X-rays or ECGs, or nothing is left to train on.
         TooManyRejects: a larger share of the admissions than ``prepare.max_reject_share`` cannot be read.
     """
+    if is_imported(workspace):
+        return keep_imported("prepare", workspace.dataset, options, config.hospital)
     cohort = require_complete(workspace.cohort, "cohort")
+    released_sets = "candidate_sets" in cohort.get("splits", {})
     stage = Stage(
         "prepare",
         workspace.dataset,
@@ -61,7 +50,8 @@ def prepare(config: ExperimentConfig, workspace: Workspace, options: RunOptions)
             "cohort": cohort["digest"],
             "hospital": digest_json(cohort["hospital"]),
             "seed": str(config.cohort.seed),
-        },
+        }
+        | ({"candidate sets": "as released"} if released_sets else {}),
         config=config.prepare,
         options=options,
     )
@@ -78,26 +68,8 @@ def prepare(config: ExperimentConfig, workspace: Workspace, options: RunOptions)
     with stage.writing() as writing:
         tasks = list(_tasks(admissions, workspace, hospital, writing.output / ".partial", config.prepare.allow_burned_in))
         files = list(track(_read(tasks, options), len(tasks), "prepare", options))
-        rejects, rows = _take_stock(files, admissions)
-        rejects.write(writing.output / "rejects.parquet")
-        try:
-            rejects.check(len(admissions), config.prepare.max_reject_share, "admissions", writing.output / "rejects.parquet")
-        except TooManyRejects:
-            _forget_rejecting(files)
-            raise
-        table = _write_signals(writing.output, files, admissions.iloc[rows].reset_index(drop=True))
-        observed = _write_labs(writing.output, table, admissions.iloc[rows])
         sets = pd.read_parquet(workspace.cohort / "candidates.parquet")
-        repaired, dropped = repair_candidates(sets, table, config.cohort.seed)
-        _write_table(writing.output / "candidates.parquet", repaired)
-        _write_table(writing.output / "manifest.parquet", table.assign(n_labs_observed=observed.sum(axis=1).astype(np.int64)))
-        writing.counts.update(admissions=len(table), rejected=len(rejects.rows), candidate_sets_dropped=dropped)
-        writing.counts.update({split: int(count) for split, count in table["split"].value_counts().sort_index().items()})
-        # In a file, so that the dataset's digest, and with it whatever is derived, changes when the access class does.
-        write_json(writing.output / "access.json", {"access": hospital["access"]})
-        writing.facts.update(access=hospital["access"], hospital=hospital)
-        if rejects.rows:
-            logger.warning("prepare: %d admissions were rejected; the reasons are in rejects.parquet", len(rejects.rows))
+        assemble(writing, files, admissions, sets, _fitted_labs, hospital, config, released_sets=released_sets)
     return stage.manifest()
 
 
@@ -127,88 +99,11 @@ def _read(tasks: list[ChunkTask], options: RunOptions) -> Iterator[Path]:
     return map_items(read_chunk, tasks, jobs=options.jobs, preload=("clinical_symile.dataset.chunks",))
 
 
-def _take_stock(files: list[Path], admissions: pd.DataFrame) -> tuple[Rejects, list[int]]:
-    """What was rejected, and the rows of the cohort that are left, in order."""
-    rejects, rows = Rejects(), []
-    for chunk in map(load_chunk, files):
-        rows.extend(chunk.rows.tolist())
-        for row, path, reason in chunk.rejects:
-            rejects.add(str(admissions["hadm_id"].iloc[row]), path, reason)
-    return rejects, rows
-
-
-def _forget_rejecting(files: list[Path]) -> None:
-    """Removes the chunks with rejects, so that the same command reads their files again: they may have been mended by then."""
-    for file in files:
-        if load_chunk(file).rejects:
-            file.unlink()
-
-
-def _write_signals(folder: Path, files: list[Path], admissions: pd.DataFrame) -> pd.DataFrame:
-    """Joins the chunks into ``cxr.npy``, ``ecg.npy`` and ``ecg_scale.npy``, one chunk in memory at a time.
-
-    Returns:
-        The store's table, without the laboratory counts.
-    """
-    n = len(admissions)
-    shapes = np.concatenate([load_chunk(file).shapes for file in files])
-    pixels = shapes.prod(axis=1)
-    table = admissions[["hadm_id", "subject_id", "split"]].copy()
-    table.insert(0, "row", np.arange(n, dtype=np.int64))
-    table["cxr_offset"] = np.concatenate([[0], np.cumsum(pixels)[:-1]]).astype(np.int64) if n else pixels
-    table["cxr_height"], table["cxr_width"] = shapes[:, 0], shapes[:, 1]
-    digests: list[tuple[str, str]] = []
-    with (
-        atomic_path(folder / "cxr.npy") as cxr_file,
-        atomic_path(folder / "ecg.npy") as ecg_file,
-        atomic_path(folder / "ecg_scale.npy") as scale_file,
-    ):
-        cxr = np.lib.format.open_memmap(cxr_file, mode="w+", dtype=np.uint8, shape=(int(pixels.sum()),))
-        ecg = np.lib.format.open_memmap(ecg_file, mode="w+", dtype=np.int16, shape=(n, ECG_SAMPLES, len(ECG_LEADS)))
-        scale = np.lib.format.open_memmap(scale_file, mode="w+", dtype=np.float64, shape=(n, len(ECG_LEADS), 2))
-        row = pixel = 0
-        for chunk in map(load_chunk, files):
-            count = len(chunk.rows)
-            if not count:
-                continue
-            cxr[pixel : pixel + len(chunk.cxr)] = chunk.cxr
-            ecg[row : row + count] = chunk.ecg
-            scale[row : row + count] = chunk.scale
-            digests += _digests(chunk)
-            row, pixel = row + count, pixel + len(chunk.cxr)
-        for array in (cxr, ecg, scale):
-            array.flush()
-    table["cxr_sha256"], table["ecg_sha256"] = [cxr for cxr, _ in digests], [ecg for _, ecg in digests]
-    return table.join(admissions[[column for column in _DESCRIPTION if column in admissions]])
-
-
-def _digests(chunk: Chunk) -> Iterator[tuple[str, str]]:
-    """SHA-256 of each admission's image (with its shape) and ECG (with its scale): the same study has the same digest."""
-    start = 0
-    for shape, record, scale in zip(chunk.shapes, chunk.ecg, chunk.scale, strict=True):
-        image = chunk.cxr[start : start + int(shape.prod())]
-        start += len(image)
-        yield (
-            hashlib.sha256(shape.tobytes() + image.tobytes()).hexdigest(),
-            hashlib.sha256(record.tobytes() + scale.tobytes()).hexdigest(),
-        )
-
-
-def _write_labs(folder: Path, table: pd.DataFrame, admissions: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Fits the statistics on the training split, writes them and the three laboratory arrays; returns what was measured."""
+def _fitted_labs(table: pd.DataFrame, admissions: pd.DataFrame) -> LabArrays:
+    """Statistics of the training split, and all admissions' values as percentiles of it."""
     values = admissions[list(LAB_ITEM_IDS)].to_numpy(dtype=np.float32)
     train = (table["split"] == "train").to_numpy()
     if not train.any():
         raise InputError("no admission of the training split is left; see rejects.parquet, or build a larger cohort")
     statistics = LabStatistics.fit(values[train])
-    percentiles, observed = statistics.transform(values)
-    write_json(folder / "labs_statistics.json", statistics.to_json())
-    for name, array in (("labs.npy", percentiles), ("labs_observed.npy", observed), ("labs_values.npy", values)):
-        with atomic_path(folder / name) as temporary, temporary.open("wb") as handle:
-            np.save(handle, array, allow_pickle=False)
-    return observed
-
-
-def _write_table(file: Path, table: pd.DataFrame) -> None:
-    with atomic_path(file) as temporary:
-        table.to_parquet(temporary, index=False)
+    return LabArrays(statistics, *statistics.transform(values), values)

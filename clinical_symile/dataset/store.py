@@ -4,7 +4,8 @@
 ``manifest.parquet``   one row per admission: ids, split, place and size of the image, who the patient is
 ``cxr.npy``            all images one after the other, flat uint8; short side 320, aspect kept
 ``ecg.npy``            (n, 5000, 12) int16, leads in the order of ``types.ECG_LEADS``, 500 Hz
-``ecg_scale.npy``      (n, 12, 2) float64: gain in ADC units per mV, baseline
+``ecg_scale.npy``      (n, 12, 2) float64: gain in ADC units per mV, baseline; where the manifest says
+                       ``ecg_units: arbitrary``, per unit of a scale that each record has to itself
 ``labs.npy``           (n, 50) float32 percentiles; the mean percentile of train where nothing was measured
 ``labs_observed.npy``  (n, 50) uint8, 1 = measured
 ``labs_values.npy``    (n, 50) float32 as measured, NaN where nothing was
@@ -82,6 +83,11 @@ class ArrayStore:
         """Access class of the data, which everything derived from it inherits."""
         return str(self.manifest["access"])
 
+    @property
+    def ecg_is_calibrated(self) -> bool:
+        """Whether amplitudes are mV; those of the imported Symile-MIMIC release are not."""
+        return bool(self.manifest.get("ecg_units", "mV") == "mV")
+
     def rows(self, split: str) -> Rows:
         """Rows of a split, ascending."""
         return np.flatnonzero(self.table["split"].to_numpy() == split).astype(np.int64)
@@ -94,7 +100,7 @@ class ArrayStore:
         return image
 
     def ecg_mv(self, row: int) -> NDArray[np.float32]:
-        """(5000, 12) in mV."""
+        """(5000, 12) in mV, or in arbitrary units if not ``ecg_is_calibrated``."""
         return to_mv(self.ecg_adc[row], self.ecg_scale[row, :, 0], self.ecg_scale[row, :, 1])
 
     def candidates(self, split: str) -> tuple[Rows, Rows, Rows]:

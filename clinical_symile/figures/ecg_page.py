@@ -41,13 +41,20 @@ _BUCKET = 4
 """Samples per 0.2 mm of paper. Of each bucket the lowest and the highest sample are drawn, so no peak is lost."""
 
 
-def ecg_page_svg(ecg_mv: NDArray[np.floating], title: str = "", description: str = "12-lead electrocardiogram") -> str:
+def ecg_page_svg(
+    ecg_mv: NDArray[np.floating],
+    title: str = "",
+    description: str = "12-lead electrocardiogram",
+    *,
+    calibrated: bool = True,
+) -> str:
     """Draws a 12-lead ECG page.
 
     Args:
         ecg_mv: (5000, 12) millivolts at 500 Hz, leads in the order of ``types.ECG_LEADS``. NaN leaves a gap.
         title: printed at the top left; any text, it is escaped.
         description: what a screen reader says; any text, it is escaped.
+        calibrated: whether the amplitudes are mV. If not, 1 unit is drawn as 10 mm, no pulse of 1 mV is, and the page says so.
 
     Returns:
         An SVG document of about 60 to 120 kB with ``viewBox`` in millimetres; printed at 100 % it is to scale.
@@ -61,16 +68,17 @@ def ecg_page_svg(ecg_mv: NDArray[np.floating], title: str = "", description: str
     body = [_grid(left, top)]
     for row, leads in enumerate(LAYOUT):
         y = top + row * _ROW + _ROW // 2
-        body.append(_calibration(left, y))
+        body.append(_calibration(left, y) if calibrated else "")
         for column, lead in enumerate(leads):
             samples = ECG_SAMPLES // len(leads)
             span = slice(column * samples, (column + 1) * samples)
             x = left + _CALIBRATION + column * _STRIP / len(leads)
             body.append(_lead(lead, ecg_mv[span, ECG_LEADS.index(lead)], x, y, separator=column > 0))
     y = top + len(LAYOUT) * _ROW + _ROW // 2
-    body.append(_calibration(left, y))
+    body.append(_calibration(left, y) if calibrated else "")
     body.append(_lead(RHYTHM_LEAD, ecg_mv[:, ECG_LEADS.index(RHYTHM_LEAD)], left + _CALIBRATION, y, kind="rhythm"))
     footer_y = _PAGE_HEIGHT - 1.2
+    scale = "25 mm/s 10 mm/mV" if calibrated else "25 mm/s; amplitude in arbitrary units, not mV"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_PAGE_WIDTH}mm" height="{_PAGE_HEIGHT}mm" '
         f'viewBox="0 0 {_PAGE_WIDTH} {_PAGE_HEIGHT}" role="img" font-family="Helvetica, Arial, sans-serif" fill="#1c2530">'
@@ -79,7 +87,7 @@ def ecg_page_svg(ecg_mv: NDArray[np.floating], title: str = "", description: str
         f'<clipPath id="paper"><rect x="{left}" y="{top}" width="{_PAPER_WIDTH}" height="{_PAPER_HEIGHT}"/></clipPath>'
         f'<text class="title" x="{left}" y="{_HEADER - 2}" font-size="4.5" font-weight="600">{_xml_text(title)}</text>'
         f'<g clip-path="url(#paper)">{"".join(body)}</g>'
-        f'<text class="scale" x="{left}" y="{footer_y}" font-size="3.2">25 mm/s 10 mm/mV</text>'
+        f'<text class="scale" x="{left}" y="{footer_y}" font-size="3.2">{scale}</text>'
         f'<text class="filter" x="{left + _PAPER_WIDTH}" y="{footer_y}" font-size="3.2" text-anchor="end">'
         "No filter. Columns follow one another in time; rhythm strip: lead II</text>"
         "</svg>"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clinical_symile.cohort.attrition import read_attrition
 from clinical_symile.governance.card import fill_template
 from clinical_symile.governance.documents import load_intended_use
 from clinical_symile.governance.policy import Policy, load_policy
@@ -25,6 +26,10 @@ _SIMULATED = (
 _GIVEN = (
     "It was built from files that were given to the cohort stage. Its licence, collection and consent are those of their source, "
     "whose own documentation applies."
+)
+_RELEASED = (
+    "It was imported from Symile-MIMIC as its authors released it, with their splits and candidate sets; their documentation and "
+    "licence apply. What it no longer has: "
 )
 _READERS = {
     "synthetic": "anyone",
@@ -46,22 +51,36 @@ def render_data_card(workspace: Workspace, policy: Policy | None = None) -> str:
     simulated = bool(hospital.get("simulated_truth"))
     groups, labs = _composition(workspace.dataset / "manifest.parquet", policy.disclosure.min_cell)
     access = str(dataset["access"])
+    flow = read_attrition(workspace.cohort)
     fields = {
         "hospital": f"{hospital.get('kind', 'other')}{', simulated' if simulated else ''}",
         "access": access,
         "dataset_digest": dataset["digest"],
-        "rules": cohort.get("config", {}).get("cohort", cohort.get("config", {})).get("rules", "not recorded"),
-        "provenance": _SIMULATED if simulated else _GIVEN,
+        "rules": _rules(cohort.get("config", {})),
+        "provenance": _SIMULATED if simulated else _provenance(dataset.get("lost")),
         "splits": list(SPLITS),
         "groups": groups,
         "labs_observed": labs,
         "rejected": dataset.get("counts", {}).get("rejected", "not recorded"),
-        "attrition": json.loads((workspace.cohort / "attrition.json").read_text(encoding="utf-8")),
+        "attrition": flow["steps"],
+        "notes": [note for note in flow["notes"] if note["count"]],
         "law": _law(workspace.hospital / "law.json") if simulated else None,
         "readers": _READERS.get(access, "nobody: its class is not known"),
         "statement": load_intended_use().statement,
     }
     return fill_template(resource_root() / "governance" / "data_card.template.md", fields)
+
+
+def _rules(config: Mapping[str, Any]) -> str:
+    """The cohort's rules, and which of the strict ones were switched off."""
+    rules = config.get("cohort", config)
+    off = [switch for switch, is_on in (rules.get("strict") or {}).items() if not is_on]
+    return f"{rules.get('rules', 'not recorded')}{', without ' if off else ''}{', '.join(off)}"
+
+
+def _provenance(lost: list[str] | None) -> str:
+    """Where the data come from; an imported release says in its manifest what it lost."""
+    return _GIVEN if lost is None else f"{_RELEASED}{'. '.join(lost)}."
 
 
 def _composition(table: Path, minimum: int) -> tuple[list[dict[str, Any]], str]:

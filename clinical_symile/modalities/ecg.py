@@ -18,7 +18,7 @@ from clinical_symile.errors import InputError, UnusableFile
 from clinical_symile.modalities.intake import is_dicom
 from clinical_symile.modalities.wfdb_header import Header, Signal, read_header
 from clinical_symile.modalities.wfdb_samples import read_samples
-from clinical_symile.types import ECG_FS_HZ, ECG_LEADS, ECG_SAMPLES, ECG_SECONDS
+from clinical_symile.types import ECG_FS_HZ, ECG_LEADS, ECG_SAMPLES, ECG_SECONDS, EcgCondition
 
 MAX_ABS_MV: Final = 32767 / 200
 """163.8 mV: what MIMIC's 16 bits at 200 per mV hold, so no MIMIC record is refused for its size, but microvolts that are
@@ -101,17 +101,20 @@ def read_ecg(record_path: Path | str, root: Path | None = None) -> EcgRecord:
     return record
 
 
-def is_usable(record_path: Path | str, root: Path | None = None) -> str | None:
-    """Why a record cannot take part in a cohort, or ``None`` when it can.
+def examine(record_path: Path | str, root: Path | None = None) -> EcgCondition:
+    """What is wrong with a record, if anything; its files are opened once.
 
     The paper drops records with any NaN sample or only zeros *before* it takes the earliest; a record that cannot be
-    read at all would have stopped it, and is dropped here too.
+    read at all would have stopped it, and has a fault here too. A flat lead is no fault: the paper accepts it.
+
+    Args:
+        record_path: as for ``read_ecg``.
+        root: as for ``read_ecg``.
     """
     try:
-        read_ecg(record_path, root)
+        return EcgCondition(flat_leads=read_ecg(record_path, root).flat_leads)
     except UnusableFile as error:
-        return error.reason
-    return None
+        return EcgCondition(fault=error.reason)
 
 
 def to_mv(adc: NDArray[np.int16], gain: NDArray[np.floating], baseline: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -30,6 +30,7 @@ class FakeStore:
 
     access = "synthetic"
     digest = "d" * 64
+    ecg_is_calibrated = True
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)

@@ -46,14 +46,14 @@ def write_workspace(workspace: Workspace) -> None:
     """Every stage's output, up to a registered champion and its gallery."""
     from clinical_symile.cohort import build_cohort
     from clinical_symile.dataset import ArrayStore, prepare
-    from clinical_symile.modalities.ecg import is_usable
+    from clinical_symile.modalities.ecg import examine
     from clinical_symile.models import SymileModel, save_model
     from clinical_symile.retrieval import build_index
     from clinical_symile.simulation import simulate
     from clinical_symile.tracking import promote, register
 
     simulate(CONFIG, workspace, QUIET)
-    build_cohort(CONFIG, workspace, QUIET, ecg_is_usable=is_usable)
+    build_cohort(CONFIG, workspace, QUIET, examine_ecg=examine)
     prepare(CONFIG, workspace, QUIET)
     store = ArrayStore.open(workspace.dataset)
     with Stage("train", workspace.run("symile"), inputs={}, config={}, options=QUIET).writing() as writing:

@@ -172,6 +172,15 @@ def test_ecg_page_shows_the_pseudonym(review):
     assert "Patient 1 – 52 y, F" in services.ecg_svg(patient)
 
 
+def test_ecg_page_of_a_store_without_amplitudes_says_so(review, fake_store):
+    """The released Symile-MIMIC scales each record to -1…1."""
+    assert "10 mm/mV" in services.ecg_svg(review.patient(0))
+    fake_store.ecg_is_calibrated = False
+    page = services.ecg_svg(review.patient(0))
+    assert "arbitrary units" in page
+    assert "mm/mV" not in page
+
+
 def test_errors_are_shown_without_identifiers():
     shown = services.explain_error(InputError("/data/p10000032/s50414267/x.dcm: is damaged"))
     assert "10000032" not in shown

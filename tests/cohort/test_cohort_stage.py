@@ -20,7 +20,7 @@ from clinical_symile.types import CHEXPERT_LABELS, LAB_ITEM_IDS
 
 QUIET = RunOptions(quiet=True, jobs=1)
 RULES = {"val_fraction": 0.3, "test_fraction": 0.4, "candidates": 3}
-FILES = ("admissions.parquet", "candidates.parquet", "attrition.json", "rejects.parquet")
+FILES = ("admissions.parquet", "candidates.parquet", "attrition.json", "attrition.svg", "rejects.parquet")
 
 
 @pytest.fixture
@@ -73,11 +73,17 @@ def test_no_patient_is_in_two_splits_and_candidates_stay_in_theirs(filled, works
 
 def test_the_attrition_adds_up_and_can_be_shown(filled, workspace):
     build_cohort(filled.config(**RULES), workspace, QUIET)
-    steps = json.loads((workspace.cohort / "attrition.json").read_text())
+    found = json.loads((workspace.cohort / "attrition.json").read_text())
+    steps, splits = found["steps"], found["splits"]
     for before, after in pairwise(steps):
         assert after["included"] + after["excluded"] == before["included"], after["step"]
+        assert after["patients"] <= before["patients"]
+    assert [split["split"] for split in splits] == ["train", "val", "test"]
+    for what, total in (("admissions", 47), ("patients", 37)):
+        assert sum(split[what] for split in splits) == total
+    assert (steps[-1]["included"], steps[-1]["patients"]) == (47, 37)
     table = format_attrition(workspace.cohort)
-    assert table.splitlines()[0].split() == ["step", "included", "excluded", "reason"]
+    assert table.splitlines()[0].split() == ["step", "included", "excluded", "patients", "reason"]
     assert "no ECG within 24 h of admission" in table
 
 
@@ -149,6 +155,9 @@ def test_roots_are_absolute_outside_the_workspace(filled, workspace, monkeypatch
     places = {"mimic_iv": "mimic-iv", "mimic_cxr": "mimic-cxr", "mimic_ecg": "mimic-ecg", "access": "open"}
     config = ExperimentConfig.model_validate({"hospital": places, "cohort": RULES})
     facts = build_cohort(config, workspace, QUIET)["hospital"]
+    tables = facts.pop("tables")
+    assert tables["record_list"] == digest_file(filled.mimic_ecg / "record_list.csv")
+    assert set(tables) == {"admissions", "patients", "labevents", "metadata", "chexpert", "record_list"}
     assert facts == {
         "kind": "mimic",
         "cxr_root": str(filled.mimic_cxr),
@@ -165,7 +174,8 @@ def test_the_simulated_hospital_is_the_default_and_is_synthetic(filled, workspac
     workspace.root.mkdir()
     filled.root.rename(workspace.hospital)
     write_json(workspace.hospital / "manifest.json", {"outputs": {}})
-    assert build_cohort(config, workspace, QUIET)["hospital"] == {
+    facts = build_cohort(config, workspace, QUIET)["hospital"]
+    assert {name: fact for name, fact in facts.items() if name != "tables"} == {
         "kind": "mimic",
         "cxr_root": "hospital/mimic-cxr",
         "ecg_root": "hospital/mimic-ecg",
@@ -201,7 +211,7 @@ def test_the_real_mimic_iv_demo_gives_exactly_the_admissions_with_an_ecg_and_lab
     config = ExperimentConfig.model_validate({"hospital": places | {"access": "open"}, "cohort": {"require": ["ecg", "labs"]}})
     counts = build_cohort(config, workspace, QUIET)["counts"]
     assert (counts["admissions"], counts["subjects"]) == (115, 55)
-    assert counts["labs_per_admission"] == pytest.approx(35.0, abs=0.1)
+    assert counts["labs_per_admission"] == 35.06
     admissions = pd.read_parquet(workspace.cohort / "admissions.parquet").set_index("hadm_id")
     labs, ecgs = _with_pandas(places["mimic_iv"] / "hosp", places["mimic_ecg"])
     assert set(admissions.index) == set(labs.index) & set(ecgs.index)

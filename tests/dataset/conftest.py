@@ -1,10 +1,15 @@
-"""A cohort of real little files on disk: JPGs and WFDB records, written here, so that each pixel and sample is known."""
+"""A cohort of real little files on disk, written here, so that each pixel and sample is known; and a made-up release."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -12,6 +17,10 @@ import pytest
 import wfdb
 from PIL import Image
 
+from clinical_symile.cohort import build_cohort
+from clinical_symile.config import CohortConfig, ExperimentConfig, SimulationConfig
+from clinical_symile.dataset import import_released_dataset, prepare
+from clinical_symile.simulation import simulate
 from clinical_symile.stage import RunOptions, Stage, Workspace
 from clinical_symile.types import ECG_LEADS, LAB_ITEM_IDS
 
@@ -91,3 +100,91 @@ def make_cohort() -> MakeCohort:
         return workspace
 
     return make
+
+
+def load_writer() -> ModuleType:
+    """``tests/benchmarks/released_dataset.py``, which writes releases."""
+    file = Path(__file__).parent.parent / "benchmarks" / "released_dataset.py"
+    spec = importlib.util.spec_from_file_location("released_dataset", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Released:
+    """A made-up release and the ordinary store that it should agree with.
+
+    Attributes:
+        folder: of the release.
+        ordinary: a workspace in which ``cohort`` and ``prepare`` read the same admissions from raw files.
+        corners: hadm_id -> where the training crop was taken.
+        left_out: admissions that are in no split.
+        writer: the module that wrote it.
+    """
+
+    folder: Path
+    ordinary: Workspace
+    corners: dict[int, tuple[int, int]]
+    left_out: int
+    writer: ModuleType
+
+    def copy(self, folder: Path, *, sums: bool = False) -> Path:
+        """A copy whose files are links: a test must replace a file, not write into it."""
+        for path in self.folder.rglob("*"):
+            if path.is_file() and (sums or path.name != "SHA256SUMS.txt"):
+                target = folder / path.relative_to(self.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, target)
+        return folder
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Released]:
+    """Built as the authors build it, from the raw files of a simulated hospital, with training crops at random places."""
+    root = tmp_path_factory.mktemp("released")
+    workspace = Workspace(root / "ordinary")
+    config = ExperimentConfig(
+        simulation=SimulationConfig(admissions=60, seed=5),
+        cohort=CohortConfig(val_fraction=0.2, test_fraction=0.2, candidates=4),
+    )
+    simulate(config, workspace, QUIET)
+    build_cohort(config, workspace, QUIET)
+    prepare(config, workspace, QUIET)
+    admissions = pd.read_parquet(workspace.cohort / "admissions.parquet")
+    writer, rng, corners = load_writer(), np.random.default_rng(3), {}
+    known = admissions.set_index("hadm_id")
+
+    def cxr(hadm_id: int) -> np.ndarray:
+        picture = Image.open(workspace.hospital / "mimic-cxr" / known.cxr_path[hadm_id]).convert("RGB")
+        width, height = picture.size
+        size = (320, int(320 * height / width)) if width <= height else (int(320 * width / height), 320)
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+        left, top = round((picture.width - 320) / 2), round((picture.height - 320) / 2)
+        if known.split[hadm_id] == "train":
+            left, top = int(rng.integers(picture.width - 319)), int(rng.integers(picture.height - 319))
+            corners[hadm_id] = (top, left)
+        channels = np.asarray(picture.crop((left, top, left + 320, top + 320))).transpose(2, 0, 1)
+        scaled = channels.astype(np.float32) / np.float32(255)
+        return (scaled - writer.MEAN[:, None, None]) / writer.STD[:, None, None]
+
+    def ecg(hadm_id: int) -> np.ndarray:
+        return writer.minmax(wfdb.rdrecord(str(workspace.hospital / "mimic-ecg" / known.ecg_path[hadm_id])).p_signal)
+
+    # The last ones again, under other numbers.
+    left_out = admissions.tail(3).assign(
+        split=None, hadm_id=lambda frame: frame.hadm_id + 5_000_000, subject_id=lambda frame: frame.subject_id + 5_000_000
+    )
+    writer.write_release(root / "release", pd.concat([admissions, left_out]), cxr, ecg, candidates=4)
+    yield Released(root / "release", workspace, corners, len(left_out), writer)
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def imported(released: Released, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with the release imported. Tests must not change it."""
+    workspace = Workspace(tmp_path_factory.mktemp("imported") / "ws")
+    import_released_dataset(ExperimentConfig(), workspace, QUIET, released.folder)
+    return workspace

@@ -87,6 +87,15 @@ def test_calibration_pulse_is_one_millivolt_and_a_fifth_of_a_second():
         assert re.fullmatch(r"M\S+ \S+h2v-10h5v10h2", path.get("d")), "the pulse is not 10 mm high and 5 mm wide"
 
 
+def test_a_page_without_calibration_does_not_pretend_to_millivolts():
+    svg = ecg_page_svg(quiet(), calibrated=False)
+    root = ET.fromstring(svg)
+    assert not [path for path in root.iter(f"{SVG}path") if path.get("class") == "calibration"]
+    texts = [element.text for element in root.iter(f"{SVG}text")]
+    assert "25 mm/s; amplitude in arbitrary units, not mV" in texts
+    assert "mm/mV" not in svg
+
+
 def test_grid_has_lines_each_millimetre_and_each_five():
     root = ET.fromstring(ecg_page_svg(quiet()))
     lines: dict[str, set[float]] = {}

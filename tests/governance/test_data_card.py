@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ def test_small_groups_and_what_would_give_them_away_are_hidden(workspace: Worksp
 
 def test_without_the_hospital_the_law_is_left_out(workspace: Workspace) -> None:
     assert "The law behind" not in render_data_card(workspace)
+
+
+def test_an_imported_release_says_what_it_lost(workspace: Workspace) -> None:
+    file = workspace.dataset / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest |= {"hospital": {"kind": "symile-mimic-release"}, "lost": ["pictures are cut", "amplitudes are not known"]}
+    write_json(file, manifest)
+    card = render_data_card(workspace)
+    assert "imported from Symile-MIMIC as its authors released it" in card
+    assert "What it no longer has: pictures are cut. amplitudes are not known." in card
 
 
 def test_it_needs_a_dataset(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clinical_symile.errors import InputError, UnusableFile
-from clinical_symile.modalities.ecg import MAX_ABS_MV, encode, is_usable, minmax, read_ecg, to_mv
-from clinical_symile.types import ECG_LEADS
+from clinical_symile.modalities.ecg import MAX_ABS_MV, encode, examine, minmax, read_ecg, to_mv
+from clinical_symile.types import ECG_LEADS, EcgCondition
 
 WriteRecord = Callable[..., Path]
 USUAL_ORDER = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -152,6 +152,7 @@ def test_flat_leads_are_accepted_and_named(write_record: WriteRecord) -> None:
     signal = waves()
     signal[:, [6, 8]] = 0
     assert read_ecg(write_record(signal)).flat_leads == ("V1", "V3")
+    assert examine(write_record(signal)) == EcgCondition(flat_leads=("V1", "V3"))
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -202,11 +203,11 @@ def test_what_is_no_12_lead_ecg_is_refused(
     with pytest.raises(UnusableFile, match=reason) as raised:
         read_ecg(record)
     assert str(record) not in raised.value.reason
-    assert is_usable(record) == raised.value.reason
+    assert examine(record).fault == raised.value.reason
 
 
 def test_a_usable_record_has_no_reason(write_record: WriteRecord) -> None:
-    assert is_usable(write_record()) is None
+    assert examine(write_record()) == EcgCondition()
 
 
 def test_a_dicom_waveform_is_named_as_such(tmp_path: Path) -> None:
@@ -264,4 +265,4 @@ def test_a_signal_file_that_may_not_be_read_is_rejected(write_record: WriteRecor
         raise PermissionError(13, "Permission denied", str(file))
 
     monkeypatch.setattr(np, "fromfile", denied)
-    assert is_usable(path) == "its signal file cannot be read (Permission denied)"
+    assert examine(path).fault == "its signal file cannot be read (Permission denied)"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import wfdb
 
-from clinical_symile.modalities.ecg import encode, is_usable, read_ecg
+from clinical_symile.modalities.ecg import encode, examine, read_ecg
 from clinical_symile.types import ECG_LEADS
 
 pytestmark = pytest.mark.realdata
@@ -79,7 +79,7 @@ def test_each_quirk_has_its_fate(real_data: Path, name: str, reason: str | None)
     if reason is None:
         assert read_ecg(path).adc.shape == (5000, 12)
     else:
-        assert reason in str(is_usable(path))
+        assert reason in str(examine(path).fault)
 
 
 def test_the_resampled_record_keeps_its_shape(real_data: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_resampled_record_keeps_its_shape(real_data: Path) -> None:
 
 def test_every_other_file_loads_or_says_why_not(real_data: Path) -> None:
     for path in sorted((real_data / "ecg" / "quirks").rglob("*")):
-        reason = is_usable(path) if path.is_file() else None
+        reason = examine(path).fault if path.is_file() else None
         if reason is not None:
             assert len(reason) > 15
             assert str(path) not in reason

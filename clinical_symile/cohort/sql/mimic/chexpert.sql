@@ -1,0 +1,1 @@
+INSERT INTO findings SELECT * EXCLUDE (file_order) FROM mimic_chexpert
