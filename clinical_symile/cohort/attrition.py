@@ -144,7 +144,9 @@ def format_steps(steps: Sequence[Mapping[str, Any]]) -> str:
 def format_attrition(cohort: Path) -> str:
     """The table of a finished cohort, with its notes."""
     found = read_attrition(cohort)
-    notes = [f"note: {note['count']:,} {note['what']} (cohort.strict.{note['rule']})" for note in found["notes"] if note["count"]]
+    notes = [
+        f"note: {note['what']}: {note['count']:,} (cohort.strict.{note['rule']})" for note in found["notes"] if note["count"]
+    ]
     return "\n".join([format_steps(found["steps"]), *notes])
 
 

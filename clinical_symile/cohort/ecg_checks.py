@@ -50,12 +50,12 @@ def check_ecgs(
         root: folder that the records lie in.
         check: opens one record; a module-level function, it travels to worker processes.
         log: file that remembers what was found; None remembers nothing.
-        options: how to run.
+        options: how to run; ``overwrite`` opens every record again.
 
     Returns:
         Path -> condition, for all paths.
     """
-    known = {} if log is None else _read_log(log, root, check)
+    known = {} if log is None or options.overwrite else _read_log(log, root, check)
     found = {path: known[path].condition for path in paths if path in known and known[path].stamp == _stamp(root / path)}
     unknown = [path for path in paths if path not in found]
     if found:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, Final
 
-from clinical_symile.config import HospitalConfig
+from clinical_symile.config import ExperimentConfig
 from clinical_symile.errors import IncompleteStage, InputError
 from clinical_symile.stage import RunOptions, Workspace, require_complete
 
@@ -27,26 +27,30 @@ def is_imported(workspace: Workspace) -> bool:
     return bool((manifest.get("hospital") or {}).get("kind") == RELEASED)
 
 
-def keep_imported(name: str, folder: Path, options: RunOptions, hospital: HospitalConfig) -> dict[str, Any]:
+def keep_imported(name: str, folder: Path, options: RunOptions, config: ExperimentConfig) -> dict[str, Any]:
     """What ``cohort`` and ``prepare`` do in such a workspace: nothing, and never destroy what was imported.
 
     Args:
         name: of the stage.
         folder: its output.
         options: how to run.
-        hospital: the raw files that were named, if any.
+        config: must not ask for another hospital, other rules or other splits.
 
     Returns:
         The manifest; empty for a dry run.
 
     Raises:
-        InputError: it is to be done again, or with another hospital's files.
+        InputError: it is to be done again, or otherwise than it was.
         IncompleteStage: the import was interrupted.
     """
     sources = ("mimic_iv", "mimic_cxr", "mimic_ecg", "manifest", "labs", "labs_omop", "labs_meds")
-    named = [key for key in sources if getattr(hospital, key) is not None]
-    if options.overwrite or named:
-        reason = f"hospital.{named[0]} is another source" if named else "there are no raw files to make it from again"
+    asked = [f"hospital.{key}" for key in sources if getattr(config.hospital, key) is not None]
+    if config.cohort.rules != "symile-mimic":
+        asked.append("cohort.rules")
+    if config.cohort.splits_from is not None:
+        asked.append("cohort.splits_from")
+    if options.overwrite or asked:
+        reason = f"{asked[0]} asks for something else" if asked else "there are no raw files to make it from again"
         raise InputError(
             f"{folder}: was imported from the release of Symile-MIMIC, and {reason}. Choose another --workspace, or import again "
             f"with 'clinical-symile {_COMMAND} --overwrite'"

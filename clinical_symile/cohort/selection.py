@@ -15,28 +15,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 import duckdb
 import pyarrow as pa
 
 from clinical_symile.cohort.attrition import Attrition
+from clinical_symile.cohort.ecg_checks import EcgCheck, check_ecgs
 from clinical_symile.cohort.source import Reject, Source, sql
 from clinical_symile.cohort.strict import fill_lab_tables, find_notes, require_stay_ends
 from clinical_symile.config import CohortConfig
-from clinical_symile.execution import map_items
 from clinical_symile.stage import RunOptions, track
-from clinical_symile.types import LAB_ITEM_IDS, EcgCondition
+from clinical_symile.types import LAB_ITEM_IDS
 
 logger = logging.getLogger(__name__)
-
-EcgCheck = Callable[[Path, Path], EcgCondition]
-"""Takes a record's path and the root it must lie in; opens it and says what is wrong with it."""
 
 _Look = Callable[[list[str]], list[tuple[str, str | None]]]
 """Takes paths; opens or stats their files, and says of each why it cannot be used, or None when it can."""
 
-T = TypeVar("T")
 _Candidates = Literal["cxr_candidates", "ecg_candidates", "lab_candidates"]
 _THINGS: Final[dict[_Candidates, str]] = {
     "cxr_candidates": "X-rays",
@@ -44,8 +40,6 @@ _THINGS: Final[dict[_Candidates, str]] = {
     "lab_candidates": "Lab results",
 }
 _MICROSECONDS_PER_HOUR: Final = 3_600_000_000
-_FILES_PER_PROCESS: Final = 2000
-"""Starting a process costs as much as opening so many small files."""
 
 
 def select_admissions(
@@ -54,6 +48,7 @@ def select_admissions(
     rules: CohortConfig,
     examine_ecg: EcgCheck | None,
     options: RunOptions,
+    ecg_log: Path | None = None,
 ) -> tuple[pa.Table, Attrition, list[Reject]]:
     """Applies the rules.
 
@@ -66,6 +61,7 @@ def select_admissions(
         rules: windows, the modalities an admission must have, and the strict rules that apply.
         examine_ecg: takes a record's path and its root; None accepts every record without opening it, flat leads included.
         options: how to run.
+        ecg_log: remembers what the ECG records hold, for the next run; None remembers nothing.
 
     Returns:
         One row per admission, sorted by hadm_id; the attrition with its notes; the files that cannot be used.
@@ -73,7 +69,7 @@ def select_admissions(
     Raises:
         InputError: no admission is left, or a strict rule needs a column that the hospital does not give.
     """
-    selection = _Selection(connection, source, rules, examine_ecg, options)
+    selection = _Selection(connection, source, rules, examine_ecg, options, ecg_log)
     if "cxr" in rules.require:
         selection.take_cxr()
     if "labs" in rules.require:
@@ -92,6 +88,7 @@ class _Selection:
     rules: CohortConfig
     examine_ecg: EcgCheck | None
     options: RunOptions
+    ecg_log: Path | None
     rejects: list[Reject] = field(default_factory=list)
     usable: set[str] = field(default_factory=set)
     attrition: Attrition = field(init=False)
@@ -136,9 +133,7 @@ class _Selection:
     def take_ecg(self) -> None:
         """The earliest ECG that can be used."""
         root, examine = self.source.ecg_root, self.examine_ecg
-        look = (
-            partial(self._look_at_ecgs, check=partial(_ecg_condition, root=root, examine=examine)) if examine and root else None
-        )
+        look = partial(self._look_at_ecgs, root=root, examine=examine) if examine and root else None
         self._keep("ECG", "ecg_candidates", f"no ECG within {self.rules.ecg_window_hours:g} h of admission")
         self._apply("one_admission_per_study", "ecg_candidates", "ECG of its own", "each ECG belongs to another admission")
         self._choose_files("ecg", look)
@@ -160,7 +155,7 @@ class _Selection:
         )
         notes = find_notes(self.connection, self.rules.switches, self.rules.require, self.examine_ecg is not None)
         self.attrition.notes += notes
-        notable = [f"{note['count']:,} {note['what']}" for note in notes if note["count"]]
+        notable = [f"{note['what']}: {note['count']:,}" for note in notes if note["count"]]
         if notable:
             logger.info("cohort: the rules '%s' let in what stricter ones would not: %s", self.rules.rules, "; ".join(notable))
         return self.connection.sql(sql("rules/cohort")).to_arrow_table()
@@ -186,20 +181,17 @@ class _Selection:
             )
 
     def _look_at_images(self, paths: list[str], root: Path) -> list[tuple[str, str | None]]:
-        return self._check(paths, partial(missing_file, root=root), "cxr")
+        """Only whether they are there: ``prepare`` reads them."""
+        faults = ((path, missing_file(path, root)) for path in paths)
+        return list(track(faults, len(paths), "cohort: look for X-ray files", self.options))
 
-    def _look_at_ecgs(self, paths: list[str], check: Callable[[str], EcgCondition]) -> list[tuple[str, str | None]]:
+    def _look_at_ecgs(self, paths: list[str], root: Path, examine: EcgCheck) -> list[tuple[str, str | None]]:
         """Also remembers the records with a flat lead, so that none is opened twice."""
-        found = self._check(paths, check, "ecg")
-        flat = [path for path, condition in found if condition.flat_leads]
+        found = check_ecgs(paths, root, examine, self.ecg_log, self.options)
+        flat = [path for path in paths if found[path].flat_leads]
         if flat:
             self.connection.execute("INSERT INTO flat_ecgs SELECT unnest($paths)", {"paths": flat})
-        return [(path, condition.fault) for path, condition in found]
-
-    def _check(self, paths: list[str], check: Callable[[str], T], modality: str) -> list[tuple[str, T]]:
-        jobs = min(self.options.jobs, 1 + len(paths) // _FILES_PER_PROCESS)
-        found = track(map_items(check, paths, jobs=jobs), len(paths), f"cohort: check {modality} files", self.options)
-        return list(zip(paths, found, strict=True))
+        return [(path, found[path].fault) for path in paths]
 
     def _apply(self, switch: str, candidates: _Candidates, step: str, reason: str) -> None:
         """Applies a strict rule, if it is switched on: a step of its own."""
@@ -236,10 +228,6 @@ def missing_file(path: str, root: Path) -> str | None:
     if relative.is_absolute() or ".." in relative.parts:
         return "the path must be relative to its source folder, without '..'"
     return None if (root / relative).is_file() else "the file is missing"
-
-
-def _ecg_condition(path: str, root: Path, examine: EcgCheck) -> EcgCondition:
-    return examine(root / path, root)
 
 
 def _microseconds(hours: float) -> int:

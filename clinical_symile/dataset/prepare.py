@@ -40,7 +40,7 @@ def prepare(config: ExperimentConfig, workspace: Workspace, options: RunOptions)
         TooManyRejects: a larger share of the admissions than ``prepare.max_reject_share`` cannot be read.
     """
     if is_imported(workspace):
-        return keep_imported("prepare", workspace.dataset, options, config.hospital)
+        return keep_imported("prepare", workspace.dataset, options, config)
     cohort = require_complete(workspace.cohort, "cohort")
     released_sets = "candidate_sets" in cohort.get("splits", {})
     stage = Stage(

@@ -28,7 +28,7 @@ def attrition() -> Attrition:
     attrition.keep("frontal X-ray", 40, "no AP or PA X-ray <within> 72 h & more " + "of a long reason " * 8, patients=30)
     attrition.keep("plausible labs", 40, "each result lies beyond the limits", patients=30, left_out={"Lab results": 1234})
     attrition.keep("in a split", 5, "in no file")
-    attrition.notes.append({"rule": "no_flat_ecg_leads", "count": 7, "what": "ECGs have a flat lead"})
+    attrition.notes.append({"rule": "no_flat_ecg_leads", "count": 7, "what": "ECGs with a flat lead"})
     return attrition
 
 
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_again(attrition: Attrition, tmp_path: Path) -> 
     table = format_attrition(tmp_path).splitlines()
     assert table[1].split() == ["admissions", "1,200", "0", "900"]
     assert table[3].endswith("each result lies beyond the limits; Lab results left out: 1,234")
-    assert table[-1] == "note: 7 ECGs have a flat lead (cohort.strict.no_flat_ecg_leads)"
+    assert table[-1] == "note: ECGs with a flat lead: 7 (cohort.strict.no_flat_ecg_leads)"
 
 
 def test_a_cohort_of_before_there_were_notes_can_be_shown(tmp_path: Path) -> None:

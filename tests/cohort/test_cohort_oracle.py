@@ -70,9 +70,10 @@ def little_hospital(rng: random.Random, number: int, manifest: bool) -> Any:
 
     for _ in range(rng.randint(1, 4)):
         time = start + timedelta(hours=rng.choice([0, 0, 1.5, 20, 24, 48]), microseconds=rng.choice([0, 0, 1]))
-        stay = rng.choice([None, 0.5, 20, 24, 47, 48, 72, 200, -1])
-        end = None if stay is None else time + timedelta(hours=stay)
-        tables.admissions.append({"subject": rng.choice(subjects), "hadm": some_id(), "time": time, "end": end})
+        hours = rng.choice([None, 0.5, 20, 24, 47, 48, 72, 200, -1]), rng.choice([None, None, 30, 48])
+        discharge, death = (None if stay is None else time + timedelta(hours=stay) for stay in hours)
+        row = {"subject": rng.choice(subjects), "hadm": some_id(), "time": time, "discharge": discharge, "death": death}
+        tables.admissions.append(row | {"end": min(filter(None, (discharge, death)), default=None)})
 
     def tie(subject: int) -> int | None:
         hadms = [row["hadm"] for row in tables.admissions if row["subject"] == subject]
@@ -141,7 +142,7 @@ def select(tables: Any, on: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, fo
     strict = {switch: switch in on for switch in SWITCHES}
     rules = CohortConfig.model_validate({"rules": "strict", "strict": strict} if on else {})
     columns = {
-        "admissions": ("subject", "hadm", "time", None, None, None, None, None, "end", None),
+        "admissions": ("subject", "hadm", "time", None, None, None, None, None, "discharge", "death"),
         "images": ("subject", "hadm", "dicom", "study", "path", "view", "time", "place"),
         "records": ("subject", "hadm", "study", "path", "time", "place"),
         "lab_results": ("subject", "item", "time", "value", "unit", "place"),

@@ -98,12 +98,14 @@ def test_the_same_input_gives_the_same_bytes_on_any_number_of_processes(filled, 
 
 
 def test_a_finished_cohort_is_skipped_and_another_configuration_is_not(filled, workspace):
-    build_cohort(filled.config(**RULES), workspace, QUIET, filled.check_ecg)
+    first = build_cohort(filled.config(**RULES), workspace, QUIET, filled.check_ecg)
+    again = build_cohort(filled.config(**RULES), workspace, QUIET, filled.check_ecg)
+    assert again == first
     opened = len(filled.opened)
-    build_cohort(filled.config(**RULES), workspace, QUIET, filled.check_ecg)
-    assert len(filled.opened) == opened
-    build_cohort(filled.config(**RULES | {"seed": 5}), workspace, QUIET, filled.check_ecg)
-    assert len(filled.opened) == 2 * opened
+    other = build_cohort(filled.config(**RULES | {"seed": 5}), workspace, QUIET, filled.check_ecg)
+    assert other["key"] != first["key"]
+    assert other["outputs"]["candidates.parquet"] != first["outputs"]["candidates.parquet"]
+    assert len(filled.opened) == opened  # what the records hold is known
 
 
 def test_a_changed_table_is_noticed(filled, workspace):

@@ -93,6 +93,14 @@ def test_what_another_check_or_folder_or_version_found_does_not_count(tmp_path, 
     assert opened(tmp_path) == ["r0"]
 
 
+def test_overwrite_opens_every_record_again(tmp_path, records):
+    log = tmp_path / "ecg_checks.jsonl"
+    check_ecgs(records, tmp_path, examine, log, QUIET)
+    opened(tmp_path)
+    check_ecgs(records, tmp_path, examine, log, RunOptions(quiet=True, jobs=1, overwrite=True))
+    assert opened(tmp_path) == records
+
+
 @pytest.mark.parametrize("cut", [1, 5, 40])
 def test_a_line_that_was_cut_short_costs_only_its_own_records(tmp_path, records, cut):
     log = tmp_path / "ecg_checks.jsonl"

@@ -180,12 +180,12 @@ def test_the_notes_say_what_the_paper_s_rules_let_in(hospital):
     hospital.lab(PATIENT, 0, 7.3, PH, unit="mg/dL")
     hospital.select()
     assert hospital.notes == {
-        ("cxr_during_stay", "X-rays were taken after discharge or death"): 2,
-        ("one_admission_per_study", "X-ray studies serve more than one admission"): 1,
-        ("one_admission_per_study", "ECGs serve more than one admission"): 1,
-        ("expected_lab_units", "lab values are in another unit than their item's"): 2,
-        ("plausible_labs", "lab values lie beyond physiological limits"): 2,
-        ("no_flat_ecg_leads", "ECGs have a flat lead"): 2,
+        ("cxr_during_stay", "X-rays taken after discharge or death"): 2,
+        ("one_admission_per_study", "X-ray studies that serve more than one admission"): 1,
+        ("one_admission_per_study", "ECGs that serve more than one admission"): 1,
+        ("expected_lab_units", "lab values in another unit than their item's"): 2,
+        ("plausible_labs", "lab values beyond physiological limits"): 2,
+        ("no_flat_ecg_leads", "ECGs with a flat lead"): 2,
     }
     hospital.select(require=["labs"])
     assert {rule for rule, _ in hospital.notes} == {"expected_lab_units", "plausible_labs"}

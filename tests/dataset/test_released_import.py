@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -343,10 +344,15 @@ def test_cohort_and_prepare_leave_the_import_alone(imported: Workspace, caplog: 
     before = {path: path.stat().st_mtime_ns for path in imported.root.rglob("*")}
     for stage in (build_cohort, prepare):
         assert stage(CONFIG, imported, QUIET)["digest"]
-    named = ExperimentConfig(hospital=HospitalConfig(mimic_iv=Path("x"), mimic_cxr=Path("x"), mimic_ecg=Path("x")))
+    for asked, key in (
+        ({"hospital": {"mimic_iv": "x", "mimic_cxr": "x", "mimic_ecg": "x"}}, "hospital.mimic_iv"),
+        ({"cohort": {"rules": "strict"}}, "cohort.rules"),
+        ({"cohort": {"splits_from": "x"}}, "cohort.splits_from"),
+    ):
+        for stage in (build_cohort, prepare):
+            with pytest.raises(InputError, match=rf"{re.escape(key)} asks for something else"):
+                stage(ExperimentConfig.model_validate(asked), imported, QUIET)
     for stage in (build_cohort, prepare):
-        with pytest.raises(InputError, match=r"hospital\.mimic_iv is another source"):
-            stage(named, imported, QUIET)
         with pytest.raises(InputError, match=r"'clinical-symile import dataset DIR --overwrite'"):
             stage(CONFIG, imported, RunOptions(quiet=True, overwrite=True))
     assert {path: path.stat().st_mtime_ns for path in imported.root.rglob("*")} == before

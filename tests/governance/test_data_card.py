@@ -90,3 +90,19 @@ def test_an_imported_release_says_what_it_lost(workspace: Workspace) -> None:
 def test_it_needs_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(IncompleteStage):
         render_data_card(Workspace(tmp_path))
+
+
+def test_the_card_says_which_strict_rules_are_off_and_what_the_rules_let_in(workspace: Workspace) -> None:
+    config = CohortConfig.model_validate({"rules": "strict", "strict": {"plausible_labs": False}})
+    steps = [{"step": "admissions", "included": 200, "excluded": 0, "reason": ""}]
+    notes = [
+        {"rule": "plausible_labs", "count": 12, "what": "lab values beyond physiological limits"},
+        {"rule": "no_flat_ecg_leads", "count": 0, "what": "ECGs with a flat lead"},
+    ]
+    stage = Stage("cohort", workspace.cohort, inputs={}, config={"cohort": config.model_dump()}, options=OPTIONS)
+    with stage.writing() as writing:
+        write_json(writing.output / "attrition.json", {"steps": steps, "splits": [], "notes": notes})
+    card = render_data_card(workspace)
+    assert "| cohort rules | strict, without plausible_labs |" in card
+    assert "- lab values beyond physiological limits: 12 (`plausible_labs`)" in card
+    assert "with a flat lead" not in card
