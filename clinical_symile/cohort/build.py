@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,6 +24,7 @@ from clinical_symile.cohort.parquet_cache import ParquetCache
 from clinical_symile.cohort.selection import select_admissions
 from clinical_symile.cohort.source import connect
 from clinical_symile.config import CohortConfig, ExperimentConfig
+from clinical_symile.errors import ClinicalSymileError
 from clinical_symile.stage import Rejects, RunOptions, Stage, StageRun, Workspace, atomic_path, write_json
 from clinical_symile.types import LAB_ITEM_IDS, SPLITS
 
@@ -87,7 +91,8 @@ def _write(
     ecg_log: Path,
     options: RunOptions,
 ) -> None:
-    with connect(writing.output / ".partial", threads=options.jobs) as connection:
+    with connect(writing.output / ".partial", threads=options.jobs) as connection, _database_errors(cache.folder):
+        cache.belong_to(cache.digests["admissions" if hospital.kind == "mimic" else "manifest"])
         source = hospital.load(connection, rules, cache)
         chosen, attrition, unusable = select_admissions(connection, source, rules, examine_ecg, options, ecg_log)
     division = divide(chosen, rules, attrition)
@@ -101,6 +106,31 @@ def _write(
     _count(writing, division.admissions, rejects, rules)
     if rejects.rows:
         logger.warning("cohort: files or rows could not be used, for %d reasons; see rejects.parquet", len(rejects.rows))
+
+
+@contextmanager
+def _database_errors(tables: Path) -> Iterator[None]:
+    """Says what to do where DuckDB gives up.
+
+    Raises:
+        ClinicalSymileError: it did.
+    """
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise ClinicalSymileError(
+            "the tables need more memory than they may take, or the disk of the workspace, to which they spill, is full; free "
+            "some space, or try --jobs 1"
+        ) from None
+    except duckdb.IOException as error:
+        raise ClinicalSymileError(
+            f"{tables}: a table that is kept here as Parquet cannot be read, or the disk is full ({type(error).__name__}); "
+            "free some space, or make it again with --overwrite"
+        ) from None
+    except duckdb.InvalidInputException as error:
+        raise ClinicalSymileError(
+            f"{tables}: a table that is kept here as Parquet is damaged ({type(error).__name__}); --overwrite makes it again"
+        ) from None
 
 
 def _write_division(writing: StageRun, division: Division) -> None:

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import duckdb
 
-from clinical_symile.errors import InputError
+from clinical_symile.errors import ClinicalSymileError, InputError
 
 Reader = Literal["as_id", "as_time", "as_number"]
 """A macro of ``sql/macros.sql``."""
@@ -108,6 +108,8 @@ def find_table(folder: Path, name: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder")
     files = {file.name: file for file in folder.iterdir() if file.is_file()}
+    if {f"{name}.csv.gz", f"{name}.csv"} <= set(files):
+        raise InputError(f"{folder}: holds both {name}.csv.gz and {name}.csv; keep the one that counts")
     for suffix in (".csv.gz", ".csv"):
         if name + suffix in files:
             return files[name + suffix]
@@ -180,15 +182,24 @@ def scan_csv(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -
         f'c{header.index(column)} AS "{column}"' if column in header else f'NULL::VARCHAR AS "{column}"'
         for column in (*columns, *optional)
     ]
-    path = str(file).replace("'", "''")
     return (
-        f"(SELECT {', '.join(cells)} FROM read_csv('{path}', auto_detect = false, header = true, "  # noqa: S608 - see above
-        f"columns = {{{layout}}}, delim = ',', quote = '\"', escape = '\"', nullstr = '', comment = ''))"
+        f"(SELECT {', '.join(cells)} FROM read_csv({one_file(file)}, auto_detect = false, header = true, "  # noqa: S608 - see above
+        f"hive_partitioning = false, columns = {{{layout}}}, delim = ',', quote = '\"', escape = '\"', nullstr = '', "
+        "comment = ''))"
     )
 
 
 FILE_ORDER: Final = "row_number() OVER () AS file_order"
 """Counts a scan's rows as they stand in the file. It keeps DuckDB from reading with more than one thread."""
+
+
+def one_file(file: Path) -> str:
+    """A path as DuckDB's readers take it: quoted, and naming this one file even where it holds ``*``, ``?`` or ``[``.
+
+    Readers must also be given ``hive_partitioning = false``, or a folder named ``unit=mg`` becomes the column ``unit``.
+    """
+    literal = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(file))
+    return "'" + literal.replace("'", "''") + "'"
 
 
 @contextmanager
@@ -197,12 +208,23 @@ def damage_reported(file: Path) -> Iterator[None]:
 
     Raises:
         InputError: the block met such a complaint.
+        ClinicalSymileError: the disk is full, which is not the file's fault.
     """
     try:
         yield
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        _require_space(error)
         faults = ", ".join(dict.fromkeys(_FAULTS.findall(str(error)))) or type(error).__name__
         raise InputError(f"{file}: cannot be read as CSV; it may be damaged or cut short ({faults}): fetch it again") from None
+
+
+def _require_space(error: Exception) -> None:
+    """Tells a full disk from a damaged file."""
+    if any(sign in str(error) for sign in ("No space left", "Could not write", "write to file", "max_temp_directory_size")):
+        raise ClinicalSymileError(
+            "the disk of the workspace is full; free some space and run the same command again (it continues), or choose another "
+            "--workspace"
+        ) from None
 
 
 def _other_version(header: Sequence[str]) -> str:

@@ -1,9 +1,10 @@
 """Opens ECG records, several at a time, and remembers across runs what each of them holds.
 
 Looking for missing samples means reading the signal. All of MIMIC-IV-ECG is 90 GB; the records that the rules could choose are a
-few in a hundred, and those are opened once: what was found is appended to a log, a batch of records at a time, so that a killed
-run goes on where it was, and a cohort with other windows opens only what is new to it. A record whose files have changed since
-(size or time of the header or of ``<record>.dat``) is opened again.
+few in a hundred, and those are opened once: which ones can be used is appended to a log, a batch of records at a time, so that a
+killed run goes on where it was, and a cohort with other windows opens only what is new to it. A record whose files have changed
+since (size or time of the header, of ``<record>.dat`` or of ``<record>.mat``) is opened again, and so is one that could not be
+used: what was wrong may have been mended in a way that does not show.
 """
 
 from __future__ import annotations
@@ -83,10 +84,10 @@ def _examine(paths: Sequence[str], root: Path, check: EcgCheck) -> list[_Entry]:
 def _stamp(record: Path) -> tuple[int, ...]:
     """Sizes and times of change of a record's files; -1 where there is none."""
     stamp = []
-    for suffix in (".hea", ".dat"):
+    for suffix in (".hea", ".dat", ".mat"):
         try:
             status = os.stat(f"{record}{suffix}")
-        except OSError:
+        except (OSError, ValueError):
             stamp += [-1, -1]
         else:
             stamp += [status.st_size, status.st_mtime_ns]
@@ -101,7 +102,8 @@ def _identity(root: Path, check: EcgCheck) -> str:
 def _append(log: Path, root: Path, check: EcgCheck, entries: Sequence[_Entry]) -> None:
     """One line, by one write: a killed process leaves at most the beginning of a line behind."""
     private_folder(log.parent)
-    line = json.dumps([_identity(root, check), [[path, stamp, *condition] for path, stamp, condition in entries]])
+    usable = [[path, stamp, *condition] for path, stamp, condition in entries if condition.fault is None]
+    line = json.dumps([_identity(root, check), usable])
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, f"\n{line}\n".encode())  # a line that was cut short does not swallow this one

@@ -137,7 +137,7 @@ def _find_manifest(hospital: HospitalConfig, require: tuple[str, ...]) -> Hospit
     tables = {"manifest": manifest} | {name: file for name, file in taking_part.items() if name == "labs"}
     for file in tables.values():
         if not file.is_file():
-            raise InputError(f"{file}: there is no such file")
+            raise InputError(f"{file}: {'is a folder; a CSV file is needed' if file.is_dir() else 'there is no such file'}")
     coded: CodedLabs | None = None
     for name, find in (("labs_omop", find_omop), ("labs_meds", find_meds)):
         if name in taking_part:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, Final
 
-from clinical_symile.config import ExperimentConfig
+from clinical_symile.config import CohortConfig, ExperimentConfig
 from clinical_symile.errors import IncompleteStage, InputError
 from clinical_symile.stage import RunOptions, Workspace, require_complete
 
@@ -14,6 +14,12 @@ logger = logging.getLogger(__name__)
 
 RELEASED: Final = "symile-mimic-release"
 """``kind`` among the hospital's facts in the manifests."""
+
+_SETTLED: Final = (
+    *("rules", "splits_from", "val_size", "test_size", "train_size", "stratify_by", "require"),
+    *("lab_window_hours", "ecg_window_hours", "cxr_after_hours", "cxr_until_hours"),
+)
+"""What the release has settled. Presets for other data give fractions and sizes of candidate sets, which are let pass."""
 
 _COMMAND: Final = "import dataset DIR"
 
@@ -45,10 +51,8 @@ def keep_imported(name: str, folder: Path, options: RunOptions, config: Experime
     """
     sources = ("mimic_iv", "mimic_cxr", "mimic_ecg", "manifest", "labs", "labs_omop", "labs_meds")
     asked = [f"hospital.{key}" for key in sources if getattr(config.hospital, key) is not None]
-    if config.cohort.rules != "symile-mimic":
-        asked.append("cohort.rules")
-    if config.cohort.splits_from is not None:
-        asked.append("cohort.splits_from")
+    usual = CohortConfig()
+    asked += [f"cohort.{key}" for key in _SETTLED if getattr(config.cohort, key) != getattr(usual, key)]
     if options.overwrite or asked:
         reason = f"{asked[0]} asks for something else" if asked else "there are no raw files to make it from again"
         raise InputError(

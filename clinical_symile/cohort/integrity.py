@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clinical_symile.checksums import CHECKSUMS_FILE, expected_digests
 from clinical_symile.errors import InputError
 from clinical_symile.stage import RunOptions, digest_file
+
+logger = logging.getLogger(__name__)
 
 
 def digest_tables(tables: Mapping[str, Path], options: RunOptions) -> dict[str, str]:
@@ -26,12 +29,15 @@ def digest_tables(tables: Mapping[str, Path], options: RunOptions) -> dict[str, 
     """
     with ThreadPoolExecutor(options.jobs) as pool:  # hashing releases Python's lock
         digests = dict(zip(tables, pool.map(_digest, tables.values()), strict=True))
+    promised, listed = _promised(list(tables.values()))
+    unlisted = [file.name for file in tables.values() if file not in promised]
+    if listed and unlisted:
+        logger.warning("%s does not list %s: nobody can tell whether they are whole", CHECKSUMS_FILE, ", ".join(unlisted))
     for name, file in tables.items():
-        promised = _promised(file)
-        if promised is not None and promised != digests[name]:
+        if promised.get(file, digests[name]) != digests[name]:
             raise InputError(
                 f"{file}: is not the file that its {CHECKSUMS_FILE} promises (SHA-256 {digests[name][:12]}… instead of "
-                f"{promised[:12]}…): it was changed, cut short, or comes from another version; fetch it again"
+                f"{promised[file][:12]}…): it was changed, cut short, or comes from another version; fetch it again"
             )
     return digests
 
@@ -43,11 +49,24 @@ def _digest(file: Path) -> str:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def _promised(file: Path) -> str | None:
-    """What the nearest ``SHA256SUMS.txt`` says about a file; MIMIC-IV's stands above the folder ``hosp``."""
-    for folder in (file.parent, file.parent.parent):
-        name = file.relative_to(folder).as_posix()
-        promises = expected_digests(folder, [name])
-        if promises is not None:
-            return promises.get(name)
-    return None
+def _promised(files: Sequence[Path]) -> tuple[dict[Path, str], bool]:
+    """What ``SHA256SUMS.txt`` says about files, and whether there is one at all.
+
+    The one in a file's folder counts, else the one above it: MIMIC-IV's stands above the folder ``hosp``. One above that
+    cannot be read is somebody else's. Each list is read once: MIMIC-CXR's has 400,000 lines.
+    """
+    promised: dict[Path, str] = {}
+    listed = False
+    for level in (0, 1):
+        for folder in dict.fromkeys(file.parents[level] for file in files):
+            names = {file.relative_to(folder).as_posix(): file for file in files if file.parents[level] == folder}
+            try:
+                found = expected_digests(folder, names)
+            except InputError as error:
+                if level == 0:
+                    raise
+                logger.warning("%s; it is passed over", error)
+                continue
+            listed |= bool(found) or (found is not None and level == 0)
+            promised = {names[name]: digest for name, digest in (found or {}).items()} | promised
+    return promised, listed

@@ -126,6 +126,9 @@ def _take_folder(output: Path, overwrite: bool) -> None:
     present = {path.name for path in output.iterdir() if not path.name.endswith(".tmp")}
     if present - ours:
         raise InputError(f"{output}: holds files that are no MEDS labels ({min(present - ours)}); choose another folder")
+    manifest = output / _MANIFEST
+    if present and manifest.exists() and f'"{_KIND}"' not in manifest.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(f"{manifest}: belongs to something else than an export of MEDS labels; choose another folder")
     if present and not overwrite:
         raise InputError(f"{output}: holds an export already; --overwrite replaces it")
     (output / _MANIFEST).unlink(missing_ok=True)

@@ -71,9 +71,9 @@ class OmopLabs:
                 )
         mapped = ", ".join(f"'{code}'" for code in loinc_codes())
         connection.execute(
-            f"CREATE TABLE loinc_concepts AS SELECT id, any_value('{_LOINC}' || code) AS code, "  # noqa: S608 - constants
-            f"any_value(code IN ({mapped})) AS mapped FROM concepts WHERE vocabulary = 'LOINC' AND id IS NOT NULL GROUP BY id; "
-            "CREATE TABLE ucum_concepts AS SELECT id, any_value(code) AS code FROM concepts "
+            f"CREATE TABLE loinc_concepts AS SELECT id, min('{_LOINC}' || code) AS code, "  # noqa: S608 - constants
+            f"bool_or(code IN ({mapped})) AS mapped FROM concepts WHERE vocabulary = 'LOINC' AND id IS NOT NULL GROUP BY id; "
+            "CREATE TABLE ucum_concepts AS SELECT id, min(code) AS code FROM concepts "
             "WHERE vocabulary = 'UCUM' AND id IS NOT NULL GROUP BY id; DROP TABLE concepts"
         )
         if not connection.execute("SELECT count(*) FROM loinc_concepts WHERE mapped").fetchall()[0][0]:

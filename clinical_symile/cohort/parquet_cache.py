@@ -10,17 +10,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clinical_symile.cohort.csv_table import FILE_ORDER, CsvTable, Requirement, damage_reported, scan_csv
+from clinical_symile import __version__
+from clinical_symile.cohort.csv_table import FILE_ORDER, CsvTable, Requirement, damage_reported, one_file, scan_csv
 from clinical_symile.cohort.source import sql
-from clinical_symile.stage import RunOptions, atomic_path, clear_leftovers, digest_json, file_lock, private_folder, track
+from clinical_symile.errors import ClinicalSymileError
+from clinical_symile.stage import (
+    RunOptions,
+    atomic_path,
+    clear_leftovers,
+    digest_json,
+    file_lock,
+    private_folder,
+    track,
+    write_json,
+)
 
 _MARK: Final = b"clinical_symile"
 _BROKEN: Final = "this row does not fulfil the requirements"
@@ -53,7 +65,7 @@ class Layout:
     def digest(self) -> str:
         """Of everything that decides what a CSV becomes."""
         checks = [[check.column, check.condition] for check in self.requirements]
-        text = [self.columns, self.select, checks, self.optional, self.where, self.unique, sql("macros")]
+        text = [__version__, self.columns, self.select, checks, self.optional, self.where, self.unique, sql("macros")]
         return digest_json(text)
 
 
@@ -68,7 +80,7 @@ class ParquetCache:
 
     def __init__(self, folder: Path, digests: Mapping[str, str], options: RunOptions) -> None:
         self.folder = folder
-        self._digests = digests
+        self.digests = digests
         self._options = options
 
     def table(self, connection: duckdb.DuckDBPyConnection, name: str, file: Path, layout: Layout) -> str:
@@ -87,18 +99,33 @@ class ParquetCache:
             InputError: the CSV is damaged, lacks a column, or has a row that does not fulfil a requirement; it names them.
         """
         target = self.folder / f"{name}.parquet"
-        mark = {"source": self._digests[name], "layout": layout.digest}
+        mark = {"source": self.digests[name], "layout": layout.digest}
         private_folder(self.folder)
         with file_lock(self.folder / ".lock"):
             clear_leftovers(self.folder)
             if self._options.overwrite or not _was_made_of(target, mark):
                 with atomic_path(target) as temporary:
                     self._convert(connection, name, file, layout, temporary, mark)
-        path = str(target).replace("'", "''")
         return (
             "(SELECT * EXCLUDE (file_row_number), file_row_number + 1 AS file_order "  # noqa: S608 - a quoted path
-            f"FROM read_parquet('{path}', file_row_number = true))"
+            f"FROM read_parquet({one_file(target)}, file_row_number = true, hive_partitioning = false))"
         )
+
+    def belong_to(self, hospital: str) -> None:
+        """Removes everything that is kept of another hospital: it may be of another access class.
+
+        Args:
+            hospital: digest of the table that makes a hospital what it is.
+        """
+        note = self.folder / "hospital.json"
+        private_folder(self.folder)
+        with file_lock(self.folder / ".lock"):
+            if note.exists() and json.loads(note.read_text(encoding="utf-8")) == hospital:
+                return
+            for file in self.folder.iterdir():
+                if file.name != ".lock":
+                    file.unlink()
+            write_json(note, hospital)
 
     def _convert(
         self,
@@ -112,17 +139,18 @@ class ParquetCache:
         text = scan_csv(file, layout.columns, layout.optional)
         fine = " AND ".join(f"(({check.condition}) IS NOT FALSE)" for check in layout.requirements)
         path, note = (str(value).replace("'", "''") for value in (target, json.dumps(mark)))
+        rows = f"""
+            WITH csv AS NOT MATERIALIZED (
+                SELECT * FROM {text} WHERE ({layout.where}) AND CASE WHEN {fine} THEN true ELSE error('{_BROKEN}') END
+            )
+            {layout.select}
+        """  # noqa: S608 - constants
         statement = f"""
-            COPY (
-                WITH csv AS NOT MATERIALIZED (
-                    SELECT * FROM {text} WHERE ({layout.where}) AND CASE WHEN {fine} THEN true ELSE error('{_BROKEN}') END
-                )
-                {layout.select}
-            ) TO '{path}' (FORMAT parquet, USE_TMP_FILE false, KV_METADATA {{{_MARK.decode()}: '{note}'}})
-        """  # noqa: S608 - constants and quoted paths
+            COPY ({rows}) TO '{path}' (FORMAT parquet, USE_TMP_FILE false, KV_METADATA {{{_MARK.decode()}: '{note}'}})
+        """
         numbered = f"(SELECT * FROM (SELECT *, {FILE_ORDER} FROM {text}) WHERE {layout.where})"  # noqa: S608
         source = CsvTable(connection, file, numbered)
-        with damage_reported(file):
+        with damage_reported(file), _rows_in_order(connection, file, rows):
             try:
                 quiet = self._options.quiet or file.stat().st_size < _SHOWN_FROM_BYTES
                 _execute(connection, statement, f"cohort: read {file.name}, percent", replace(self._options, quiet=quiet))
@@ -133,6 +161,32 @@ class ParquetCache:
                 raise
             if layout.unique:
                 source.require_unique(layout.unique)
+
+
+@contextmanager
+def _rows_in_order(connection: duckdb.DuckDBPyConnection, file: Path, rows: str) -> Iterator[None]:
+    """Makes sure that DuckDB writes rows in the order in which it reads them: ties between results go by that order.
+
+    It keeps the order of a scan through filters and projections, but not through joins, and it turns a long ``IN (…)`` into one:
+    on all of MIMIC that put thousands of stretches of rows in another place, and elsewhere in each run.
+    """
+    connection.execute("SET disabled_optimizers = 'in_clause'")
+    try:
+        plan = json.loads(connection.execute(f"EXPLAIN (FORMAT json) {rows}").fetchall()[0][1])
+        if any("JOIN" in operator for operator in _operators(plan)):
+            raise ClinicalSymileError(
+                f"{file}: DuckDB would read it with a join and lose the order of its rows; please report it"
+            )
+        yield
+    finally:
+        connection.execute("RESET disabled_optimizers")
+
+
+def _operators(plan: list[dict[str, Any]]) -> Iterator[str]:
+    """The names of a plan's operators, in capitals."""
+    for node in plan:
+        yield str(node["name"]).upper()
+        yield from _operators(node["children"])
 
 
 def _was_made_of(file: Path, mark: Mapping[str, str]) -> bool:

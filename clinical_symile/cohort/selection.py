@@ -227,7 +227,10 @@ def missing_file(path: str, root: Path) -> str | None:
     relative = Path(path)
     if relative.is_absolute() or ".." in relative.parts:
         return "the path must be relative to its source folder, without '..'"
-    return None if (root / relative).is_file() else "the file is missing"
+    try:
+        return None if (root / relative).is_file() else "the file is missing"
+    except (OSError, ValueError) as error:
+        return f"cannot be looked at ({getattr(error, 'strerror', None) or 'the path is not valid'})"
 
 
 def _microseconds(hours: float) -> int:

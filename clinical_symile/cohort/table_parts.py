@@ -13,7 +13,7 @@ from typing import Final
 
 import duckdb
 
-from clinical_symile.cohort.csv_table import damage_reported
+from clinical_symile.cohort.csv_table import damage_reported, one_file
 from clinical_symile.errors import InputError
 
 _SUFFIXES: Final = (".parquet", ".csv.gz", ".csv")
@@ -172,7 +172,9 @@ def part_damage_reported(file: Path) -> Iterator[None]:
     if file.name.lower().endswith(".parquet"):
         try:
             yield
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
             raise InputError(
                 f"{file}: cannot be read as Parquet; it may be damaged or cut short ({type(error).__name__}): fetch it again"
             ) from None
@@ -182,7 +184,7 @@ def part_damage_reported(file: Path) -> Iterator[None]:
 
 
 def _open_parquet(connection: duckdb.DuckDBPyConnection, file: Path, number: int) -> TablePart:
-    source = f"read_parquet({_literal(file)}, file_row_number = true)"
+    source = f"read_parquet({one_file(file)}, file_row_number = true, hive_partitioning = false)"
     with part_damage_reported(file):
         described = connection.execute(f"DESCRIBE SELECT * EXCLUDE (file_row_number) FROM {source}").fetchall()  # noqa: S608
     columns, types = {}, {}
@@ -198,8 +200,8 @@ def _open_csv(file: Path, number: int) -> TablePart:
     # The vocabulary files of OHDSI Athena are named .csv, are separated by tabs, and have quotes within names.
     quoting = "delim = '\t', quote = '', escape = ''" if tabs else "delim = ',', quote = '\"', escape = '\"'"
     rows = (
-        f"(SELECT *, row_number() OVER () AS part_row FROM read_csv({_literal(file)}, auto_detect = false, "  # noqa: S608
-        f"header = true, columns = {{{layout}}}, {quoting}, nullstr = '', comment = ''))"
+        f"(SELECT *, row_number() OVER () AS part_row FROM read_csv({one_file(file)}, auto_detect = false, "  # noqa: S608
+        f"hive_partitioning = false, header = true, columns = {{{layout}}}, {quoting}, nullstr = '', comment = ''))"
     )
     columns = {name.lower(): f"c{position}" for position, name in enumerate(names)}
     return TablePart(file, number, columns, dict.fromkeys(columns, "VARCHAR"), rows)
@@ -214,7 +216,3 @@ def _csv_header(file: Path) -> tuple[list[str], bool]:
         raise InputError(f"{file}: cannot be read as CSV ({error}); it may be damaged or cut short: fetch it again") from None
     tabs = "\t" in line
     return line.split("\t") if tabs else next(csv.reader([line]), []), tabs
-
-
-def _literal(file: Path) -> str:
-    return "'" + str(file).replace("'", "''") + "'"

@@ -57,11 +57,27 @@ def test_a_table_that_breaks_its_promise_is_named(table, above):
         digest_tables({"patients": table}, QUIET)
 
 
-def test_a_table_that_nobody_promised_passes(table):
+def test_a_table_that_nobody_promised_passes_with_a_warning(table, caplog):
     other = table.with_name("other.csv")
     other.write_text("x\n")
     promise(table.parent, other)
     assert set(digest_tables({"patients": table}, QUIET)) == {"patients"}
+    assert "SHA256SUMS.txt does not list patients.csv.gz" in caplog.text
+
+
+def test_the_list_above_counts_where_the_nearer_one_is_silent(table):
+    other = table.with_name("other.csv")
+    other.write_text("x\n")
+    promise(table.parent, other)
+    promise(table.parent.parent, table, digest="0" * 64)
+    with pytest.raises(InputError, match="is not the file that its"):
+        digest_tables({"patients": table}, QUIET)
+
+
+def test_somebody_elses_list_above_stops_nobody(table, caplog):
+    (table.parent.parent / "SHA256SUMS.txt").write_text("-----BEGIN PGP SIGNED MESSAGE-----\n")
+    assert set(digest_tables({"patients": table}, QUIET)) == {"patients"}
+    assert "passed over" in caplog.text
 
 
 @pytest.fixture

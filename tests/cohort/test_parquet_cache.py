@@ -10,15 +10,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
 from clinical_symile.cohort import parquet_cache
-from clinical_symile.cohort.csv_table import filled, readable
+from clinical_symile.cohort.csv_table import damage_reported, filled, readable
 from clinical_symile.cohort.integrity import digest_tables
 from clinical_symile.cohort.parquet_cache import Layout, ParquetCache
 from clinical_symile.cohort.source import connect
-from clinical_symile.errors import InputError
+from clinical_symile.errors import ClinicalSymileError, InputError
 from clinical_symile.stage import RunOptions
 
 QUIET = RunOptions(quiet=True, jobs=2)
@@ -161,3 +162,67 @@ def test_progress_is_told_for_a_large_file(tmp_path, monkeypatch, caplog):
     with caplog.at_level("INFO"):
         read(tmp_path, file, options=RunOptions(jobs=1))
     assert "cohort: read results.csv, percent: 100/100" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_real_layout_keeps_the_order_of_a_file_too_large_for_one_thread(tmp_path):
+    """DuckDB makes a join of a long IN (…), and a join loses the order of the rows: only visible beyond some 100,000 of them."""
+    from clinical_symile.cohort.mimic import _LAYOUTS
+
+    file = tmp_path / "labevents.csv"
+    with connect(tmp_path / "spill", threads=2) as connection:
+        connection.execute(
+            "COPY (SELECT 10000000 + i // 20 AS subject_id, '50983' AS itemid, TIMESTAMP '2150-01-01' AS charttime, "
+            f"i AS valuenum, 'mEq/L' AS valueuom FROM range(3_000_000) AS t(i)) TO '{file}' (HEADER)"
+        )
+        cache = ParquetCache(tmp_path / "tables", digest_tables({"labevents": file}, QUIET), QUIET)
+        relation = cache.table(connection, "labevents", file, _LAYOUTS["labevents"])
+        out_of_order = f"SELECT count(*), count(*) FILTER (value <> file_order - 1) FROM {relation}"
+        assert connection.execute(out_of_order).fetchall() == [(3_000_000, 0)]
+
+
+def test_every_layout_is_read_without_a_join(tmp_path):
+    from clinical_symile.cohort.mimic import _LAYOUTS
+
+    for name, layout in _LAYOUTS.items():
+        file = write(tmp_path / f"{name}.csv", ",".join((*layout.columns, *layout.optional)) + "\n")
+        with connect(tmp_path / "spill") as connection:
+            cache = ParquetCache(tmp_path / "tables", digest_tables({name: file}, QUIET), QUIET)
+            assert connection.execute(f"SELECT count(*) FROM {cache.table(connection, name, file, layout)}").fetchall() == [(0,)]
+
+
+def test_a_layout_that_needs_a_join_is_refused(tmp_path):
+    file = write(tmp_path / "results.csv", "id,value\n1,2\n")
+    joined = replace(LAYOUT, where="value IN (SELECT '2' UNION ALL SELECT '3')")
+    with pytest.raises(ClinicalSymileError, match="lose the order of its rows"):
+        read(tmp_path, file, joined)
+
+
+@pytest.mark.parametrize("folder", ["unit=mg", "ws [1]", "a*b", "it's", "with ? and space"])
+def test_the_name_of_a_folder_means_nothing_else(tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    for decoy in ("ws 1", "axb", "with x and space"):
+        (tmp_path / decoy / "tables").mkdir(parents=True)
+        write(tmp_path / decoy / "results.csv", "id,value,unit\n66,6,x\n")
+    file = write(tmp_path / folder / "results.csv", "id,value,unit\n1,2,mg/dL\n")
+    assert read(tmp_path / folder, file) == [(1, 2.0, "mg/dL", 1)]
+    assert read(tmp_path / folder, file) == [(1, 2.0, "mg/dL", 1)]
+
+
+def test_a_full_disk_is_not_the_files_fault(tmp_path):
+    error = duckdb.IOException("Could not write all bytes to file: No space left on device")
+    with pytest.raises(ClinicalSymileError, match="the disk of the workspace is full"), damage_reported(tmp_path / "x.csv"):
+        raise error
+
+
+def test_another_hospitals_tables_are_not_kept(tmp_path):
+    file = write(tmp_path / "results.csv", "id,value\n1,2\n")
+    read(tmp_path, file)
+    cache = ParquetCache(tmp_path / "tables", {}, QUIET)
+    cache.belong_to("one")
+    assert not (tmp_path / "tables" / "results.parquet").exists()
+    read(tmp_path, file)
+    cache.belong_to("one")
+    assert (tmp_path / "tables" / "results.parquet").exists()
+    cache.belong_to("another")
+    assert not (tmp_path / "tables" / "results.parquet").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,7 +97,8 @@ def import_released_dataset(config: ExperimentConfig, workspace: Workspace, opti
     tensors = open_tensors(release, keys)
     if not cohort_done:
         with cohort.writing() as writing:
-            _write_cohort(writing, tables, _facts(config), folder=release.folder)
+            shutil.rmtree(workspace.tables, ignore_errors=True)  # another hospital's, of another access class
+            _write_cohort(writing, tables, _facts(config) | {"tables": cohort.inputs}, folder=release.folder)
     with dataset.writing() as writing:
         if promised is not None:
             verify(release, promised, release.big, options, notes=writing.output / ".partial" / "checksums")
@@ -104,6 +106,7 @@ def import_released_dataset(config: ExperimentConfig, workspace: Workspace, opti
         # From the file, as ``prepare`` does, so that the columns have the same types.
         admissions = pd.read_parquet(workspace.cohort / "admissions.parquet")
         _write_dataset(writing, admissions, tables, keys, tensors, panels, config, options)
+        writing.facts["hospital"] = _facts(config) | {"tables": cohort.inputs}  # goes along with whatever derives from it
         writing.facts["source"] = {
             "folder": str(release.folder),
             "checksums": "SHA256SUMS.txt" if promised is not None else "none came with the release",
