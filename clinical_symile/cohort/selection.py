@@ -7,8 +7,8 @@ deleted from the candidates, and the next ones are chosen.
 Ties are broken by the order of the rows in their file, then by id: the paper's script takes the first after an unstable sort, and
 that is the file's order as long as there are few candidates. No result depends on the number of threads.
 
-One difference is on purpose: the script drops an ECG with any missing sample or only zeros; here one whose leads are all constant,
-at whatever values, is dropped too, and one that cannot be read at all, which would have stopped the script.
+One difference is on purpose: the script drops an ECG with any missing sample or only zeros; here one whose leads are all
+constant, at whatever values, is dropped too, and one that cannot be read at all, which would have stopped the script.
 """
 
 from __future__ import annotations
