@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from clinical_symile import __version__
 from clinical_symile.cohort.csv_table import FILE_ORDER, CsvTable, Requirement, damage_reported, one_file, scan_csv
 from clinical_symile.cohort.source import sql
-from clinical_symile.errors import ClinicalSymileError
+from clinical_symile.errors import ClinicalSymileError, InputError
 from clinical_symile.stage import (
     RunOptions,
     atomic_path,
@@ -31,11 +31,14 @@ from clinical_symile.stage import (
     file_lock,
     private_folder,
     track,
-    write_json,
+    write_text,
 )
 
 _MARK: Final = b"clinical_symile"
 _BROKEN: Final = "this row does not fulfil the requirements"
+_LOCK: Final = ".lock"
+_NOTE: Final = "hospital.txt"
+"""Says whose tables these are, and that the folder is a cache's."""
 _POLL_SECONDS: Final = 0.2
 _SHOWN_FROM_BYTES: Final = 20_000_000
 """A smaller file is read before anybody could read that it is being read."""
@@ -101,7 +104,7 @@ class ParquetCache:
         target = self.folder / f"{name}.parquet"
         mark = {"source": self.digests[name], "layout": layout.digest}
         private_folder(self.folder)
-        with file_lock(self.folder / ".lock"):
+        with file_lock(self.folder / _LOCK):
             clear_leftovers(self.folder)
             if self._options.overwrite or not _was_made_of(target, mark):
                 with atomic_path(target) as temporary:
@@ -116,16 +119,23 @@ class ParquetCache:
 
         Args:
             hospital: digest of the table that makes a hospital what it is.
+
+        Raises:
+            InputError: the folder holds somebody's own files.
         """
-        note = self.folder / "hospital.json"
         private_folder(self.folder)
-        with file_lock(self.folder / ".lock"):
-            if note.exists() and json.loads(note.read_text(encoding="utf-8")) == hospital:
+        with file_lock(self.folder / _LOCK):
+            note = self.folder / _NOTE
+            if note.exists() and note.read_text(encoding="utf-8").strip() == hospital:
                 return
-            for file in self.folder.iterdir():
-                if file.name != ".lock":
-                    file.unlink()
-            write_json(note, hospital)
+            forget_tables(self.folder)
+            clear_leftovers(self.folder)
+            foreign = [file.name for file in self.folder.iterdir() if file.name != _LOCK]
+            if foreign:
+                raise InputError(
+                    f"{self.folder}: holds files that nothing here wrote ({min(foreign)}); use another --workspace or move them"
+                )
+            write_text(note, f"{hospital}\n")
 
     def _convert(
         self,
@@ -161,6 +171,15 @@ class ParquetCache:
                 raise
             if layout.unique:
                 source.require_unique(layout.unique)
+
+
+def forget_tables(folder: Path) -> None:
+    """Removes what a cache keeps; a folder that no cache has taken is left alone."""
+    if (folder / _NOTE).exists():
+        # The note goes last: a kill on the way leaves a folder that is known to be a cache's.
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == _NOTE):
+            if file.name != _LOCK:
+                file.unlink()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import pytest
 from clinical_symile.cohort import parquet_cache
 from clinical_symile.cohort.csv_table import damage_reported, filled, readable
 from clinical_symile.cohort.integrity import digest_tables
-from clinical_symile.cohort.parquet_cache import Layout, ParquetCache
+from clinical_symile.cohort.parquet_cache import Layout, ParquetCache, forget_tables
 from clinical_symile.cohort.source import connect
 from clinical_symile.errors import ClinicalSymileError, InputError
 from clinical_symile.stage import RunOptions
@@ -217,12 +217,25 @@ def test_a_full_disk_is_not_the_files_fault(tmp_path):
 
 def test_another_hospitals_tables_are_not_kept(tmp_path):
     file = write(tmp_path / "results.csv", "id,value\n1,2\n")
-    read(tmp_path, file)
-    cache = ParquetCache(tmp_path / "tables", {}, QUIET)
+    folder = tmp_path / "tables"
+    cache = ParquetCache(folder, {}, QUIET)
     cache.belong_to("one")
-    assert not (tmp_path / "tables" / "results.parquet").exists()
     read(tmp_path, file)
+    (folder / "ecg_checks.jsonl").touch()
     cache.belong_to("one")
-    assert (tmp_path / "tables" / "results.parquet").exists()
+    assert (folder / "results.parquet").exists()
     cache.belong_to("another")
-    assert not (tmp_path / "tables" / "results.parquet").exists()
+    assert sorted(entry.name for entry in folder.iterdir()) == [".lock", "hospital.txt"]
+    read(tmp_path, file)
+    forget_tables(folder)
+    assert [entry.name for entry in folder.iterdir()] == [".lock"]
+
+
+def test_a_folder_of_somebody_else_is_not_touched(tmp_path):
+    mine = tmp_path / "tables" / "my_results.parquet"
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    forget_tables(mine.parent)
+    with pytest.raises(InputError, match=r"tables: holds files that nothing here wrote \(my_results\.parquet\)"):
+        ParquetCache(mine.parent, {}, QUIET).belong_to("one")
+    assert mine.read_text() == "years of work"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from clinical_symile.cohort import schema
 from clinical_symile.cohort.attrition import Attrition, write_attrition
 from clinical_symile.cohort.imported import RELEASED
+from clinical_symile.cohort.parquet_cache import forget_tables
 from clinical_symile.config import ExperimentConfig
 from clinical_symile.dataset.assembly import LabArrays, assemble
 from clinical_symile.dataset.released.chunks import ImportTask, import_chunk, load_fidelity
@@ -97,7 +97,7 @@ def import_released_dataset(config: ExperimentConfig, workspace: Workspace, opti
     tensors = open_tensors(release, keys)
     if not cohort_done:
         with cohort.writing() as writing:
-            shutil.rmtree(workspace.tables, ignore_errors=True)  # another hospital's, of another access class
+            forget_tables(workspace.tables)  # another hospital's, of another access class
             _write_cohort(writing, tables, _facts(config) | {"tables": cohort.inputs}, folder=release.folder)
     with dataset.writing() as writing:
         if promised is not None:
