@@ -75,9 +75,11 @@ def build_cohort(
         return {}
     if stage.should_skip():
         return stage.manifest()
+    cache = ParquetCache(workspace.tables, digests, options)
+    # Before an earlier cohort is cleared away: this refuses a folder that holds somebody's own files.
+    cache.belong_to(digests["admissions" if hospital.kind == "mimic" else "manifest"])
     with stage.writing() as writing:
         writing.facts["hospital"] = facts | {"tables": digests}  # goes along with whatever derives from the cohort
-        cache = ParquetCache(workspace.tables, digests, options)
         _write(writing, hospital, config.cohort, cache, examine_ecg, workspace.tables / "ecg_checks.jsonl", options)
     return stage.manifest()
 
@@ -92,7 +94,6 @@ def _write(
     options: RunOptions,
 ) -> None:
     with connect(writing.output / ".partial", threads=options.jobs) as connection, _database_errors(cache.folder):
-        cache.belong_to(cache.digests["admissions" if hospital.kind == "mimic" else "manifest"])
         source = hospital.load(connection, rules, cache)
         chosen, attrition, unusable = select_admissions(connection, source, rules, examine_ecg, options, ecg_log)
     division = divide(chosen, rules, attrition)

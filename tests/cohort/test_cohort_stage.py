@@ -108,6 +108,14 @@ def test_a_finished_cohort_is_skipped_and_another_configuration_is_not(filled, w
     assert len(filled.opened) == opened  # what the records hold is known
 
 
+def test_somebodys_own_folder_named_tables_stops_it_before_anything_is_lost(filled, workspace):
+    build_cohort(filled.config(**RULES), workspace, QUIET)
+    (workspace.tables / "hospital.txt").unlink()
+    with pytest.raises(InputError, match="holds files that nothing here wrote"):
+        build_cohort(filled.config(**RULES | {"seed": 5}), workspace, QUIET)
+    assert (workspace.cohort / "manifest.json").exists()
+
+
 def test_a_changed_table_is_noticed(filled, workspace):
     before = build_cohort(filled.config(**RULES), workspace, QUIET)
     filled.lab(10_000_001, -20, 99)
