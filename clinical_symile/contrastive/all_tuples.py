@@ -1,157 +1,302 @@
-"""The exact loss over all N^(M-1) tuples of negatives, computed in slices.
+"""The exact loss over all tuples of negatives, computed in slices.
 
 All M anchors score the same cube ``T[i_1, …, i_M] = MIP(r_1[i_1], …, r_M[i_M])``; they differ only in the axis that the
-log-sum-exp keeps. So the cube is visited once, slice by slice over its first M - 2 axes:
+log-sum-exp keeps. So the cube is visited once, slice by slice over its first M - 2 axes (a "prefix" is one index on each):
 
-    T[p] = (prefix_p * r_{M-1}) r_M^T            prefix_p = prod_{m <= M-2} r_m[i_m],  an (N, N) matrix product
+    T[p] = (prefix_p * r_{M-1}) r_M^T            prefix_p = prod_{m <= M-2} r_m[i_m],  one matrix product
 
 and every anchor's log-sum-exp is accumulated from the slice. Backward visits the slices again. With ``s`` the scale and
 ``lse_m`` the log-sum-exp of anchor m, the derivative of ``M N loss`` by a logit is
 
-    G = sum_m exp(s T - lse_m) - M on the main diagonal
+    G = sum_m exp(s T - lse_m) - M where the tuple is a positive
 
-from which two more matrix products per slice give all gradients. Memory: O(N d) and one block of slices; the N^M cube
-itself is kept for backward only when it is a single block. About 8 N^M d floating-point operations for M >= 3.
+from which two more matrix products per slice give all gradients: 8 N^M d floating-point operations for M >= 3, 6 N^M d
+where forward kept the slice. Memory: the gradients, O(N d), a few slices, O(N^2), and the kept slices, at most a constant.
+
+Several processes split the prefixes among them. Each then needs the log-sum-exp of all, one exchange of M N numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from clinical_symile.contrastive.gather import gather_batch
 from clinical_symile.contrastive.mip import product
 
-BLOCK_ELEMENTS = 1 << 22
-"""Numbers per working tensor: 16 MB of float32."""
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+_SAFE_SPAN = 60.0
+"""How far apart log-sum-exps may lie for one exponential to serve all: exp(30) on either side of their middle."""
 
 
-def all_tuples_loss(representations: list[Tensor], logit_scale: Tensor, *, block_elements: int = BLOCK_ELEMENTS) -> Tensor:
-    """The mean over anchors and rows of the cross-entropy of the positive tuple among all N^(M-1).
+@dataclass(frozen=True)
+class Ranks:
+    """The processes among which the cube is split.
 
     Args:
-        representations: M >= 2 tensors of one dtype, each (n, d).
-        logit_scale: scalar of the same dtype, exponentiated.
-        block_elements: how many numbers one working tensor may have; changes speed and memory, not the value.
+        rank: this process.
+        size: how many there are.
+        group: their process group; ``None`` for the default one.
+    """
+
+    rank: int
+    size: int
+    group: ProcessGroup | None = None
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How much of the cube is worked on at a time. Changes speed and memory, not the value.
+
+    Args:
+        block_elements: how many numbers one working tensor may have.
+        columns: how much of the embedding one matrix product takes; few enough that the operands stay in the cache.
+        kept_elements: how many numbers of the cube forward leaves for backward, which then need not be computed again.
+    """
+
+    block_elements: int
+    columns: int
+    kept_elements: int
+
+    @classmethod
+    def for_device(cls, device: torch.device) -> Tiling:
+        """What was measured best on a CPU (working tensors of 2 MB, 64 MB kept); large blocks for a GPU."""
+        if device.type == "cpu":
+            return cls(block_elements=5 << 17, columns=512, kept_elements=1 << 24)
+        return cls(block_elements=1 << 26, columns=1 << 14, kept_elements=1 << 28)
+
+
+def all_tuples_loss(
+    representations: Sequence[Tensor],
+    logit_scale: Tensor,
+    positives: Sequence[Tensor],
+    *,
+    ranks: Ranks | None = None,
+    tiling: Tiling | None = None,
+    product_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The mean over anchors and positives of the cross-entropy of the positive tuple among all tuples of its anchor's row.
+
+    Args:
+        representations: M >= 3 tensors of one dtype, (n_m, d) each; the number of rows may differ.
+        logit_scale: scalar of the same dtype, multiplied with the products.
+        positives: for each modality the rows (p,) int64, ascending, of the p >= 1 tuples that belong together.
+        ranks: the processes that share the work; each must hold the same representations.
+        tiling: memory against speed; ``None`` chooses by the device.
+        product_dtype: ``torch.bfloat16`` or ``torch.float16`` rounds the operands of the matrix products to it and adds up
+            in float32, which a GPU does several times faster. ``None`` keeps the dtype of the representations.
 
     Returns:
-        Scalar loss, with gradients (first order) for every representation and the scale.
+        Scalar loss, with gradients (first order) for every representation and the scale. With several processes it is the
+        same on each, and the sum over processes of the gradients is their number times the gradient.
     """
-    loss: Tensor = _AllTuples.apply(logit_scale, block_elements, *representations)
+    settings = (tiling or Tiling.for_device(representations[0].device), ranks, product_dtype)
+    loss: Tensor = _AllTuples.apply(settings, tuple(positives), logit_scale, *representations)
     return loss
 
 
 class _AllTuples(torch.autograd.Function):
-    """Streams over the cube of products; see the module's text for the symbols."""
+    """Streams over the cube of logits; see the module's text for the symbols."""
 
     @staticmethod
-    def forward(ctx: Any, logit_scale: Tensor, block_elements: int, *representations: Tensor) -> Tensor:
-        n, d = representations[0].shape
-        anchors = len(representations)
-        per_prefix: list[Tensor] = []
-        middle_lse = last_lse = representations[0].new_full((n,), -torch.inf)
-        blocks = list(_blocks(n, d, anchors, block_elements))
-        cube = torch.empty(0)
-        for block in blocks:
-            cube = _products(representations, block)
-            logits = cube * logit_scale
+    def forward(ctx: Any, settings: Any, positives: tuple[Tensor, ...], logit_scale: Tensor, *representations: Tensor) -> Tensor:
+        tiling, ranks, product_dtype = settings
+        cube = _Cube(representations, logit_scale, positives, tiling, ranks, product_dtype)
+        anchors, like = len(representations), representations[0]
+        per_prefix = like.new_full((math.prod(cube.prefix_sizes),), -torch.inf)
+        middle_lse = like.new_full((len(representations[-2]),), -torch.inf)
+        last_lse = like.new_full((len(representations[-1]),), -torch.inf)
+        positive_logits = like.new_full(positives[0].shape, -torch.inf)
+        kept: list[Tensor] = []
+        room = tiling.kept_elements if any(ctx.needs_input_grad) else 0
+        for block in cube.blocks():
+            logits = cube.logits(block)
             # One log-sum-exp per row serves the anchors of the prefix and the one of the middle axis.
             rows = logits.logsumexp(dim=2)
-            per_prefix.append(rows.logsumexp(dim=1))
+            per_prefix[block.start : block.stop] = rows.logsumexp(dim=1)
             middle_lse = torch.logaddexp(middle_lse, rows.logsumexp(dim=0))
             last_lse = torch.logaddexp(last_lse, logits.logsumexp(dim=(0, 1)))
-        lse = [*_per_axis(torch.cat(per_prefix), n, anchors - 2), middle_lse, last_lse]
+            among, where = cube.positives_of(block)
+            positive_logits[among] = logits[where]
+            if logits.numel() <= room and len(kept) == (block.start - cube.share.start) // cube.block_size:
+                kept.append(logits)
+                room -= logits.numel()
+        partial = [*_per_axis(per_prefix, cube.prefix_sizes), middle_lse, last_lse, positive_logits]
+        if ranks is not None:
+            joined = gather_batch([torch.cat(partial)[:, None]], ranks.group).tensors[0].view(ranks.size, -1).logsumexp(dim=0)
+            partial = list(joined.split([len(part) for part in partial]))
+        *lse, positive_logits = partial
 
-        ctx.block_elements = block_elements
-        ctx.save_for_backward(logit_scale, cube if len(blocks) == 1 else None, *lse, *representations)
-        positives = logit_scale * product(representations).sum(dim=1)
-        return (torch.stack(lse) - positives).mean()
+        ctx.cube_settings = (tiling, ranks, product_dtype)
+        ctx.counts = (anchors, len(kept))
+        ctx.save_for_backward(logit_scale, *representations, *positives, *lse, *kept)
+        anchor_lse = torch.stack([values[index] for values, index in zip(lse, positives, strict=True)])
+        return (anchor_lse - positive_logits).mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        logit_scale, cube, *rest = ctx.saved_tensors
-        anchors = len(rest) // 2
-        lse, representations = rest[:anchors], rest[anchors:]
-        *prefixes, middle, last = representations
-        n, d = last.shape
+        anchors, kept_blocks = ctx.counts
+        logit_scale, *rest = ctx.saved_tensors
+        representations, positives, lse = (rest[k * anchors : (k + 1) * anchors] for k in range(3))
+        kept = rest[3 * anchors :]
+        tiling, ranks, product_dtype = ctx.cube_settings
+        cube = _Cube(representations, logit_scale, positives, tiling, ranks, product_dtype)
+        weights = _Weights(lse, positives)
         gradients = [torch.zeros_like(representation) for representation in representations]
-        scale_gradient = torch.zeros_like(logit_scale)
-        for block in _blocks(n, d, anchors, ctx.block_elements):
-            products = _products(representations, block) if cube is None else cube
-            digits = _digits(block, n, anchors - 2, last.device)
-            g = _logit_gradients(products, logit_scale, lse, digits, block)
-            scale_gradient += torch.vdot(g.flatten(), products.flatten())
-
-            prefix = _prefix(prefixes, digits, last, len(block))
-            through_last = g @ last  # (block, n, d)
-            last_inputs = (prefix[:, None] * middle).reshape(-1, d)
-            gradients[-1].addmm_(g.reshape(-1, n).T, last_inputs)
-            gradients[-2] += (through_last * prefix[:, None]).sum(dim=0)
-            prefix_gradient = (through_last * middle).sum(dim=1)  # (block, d)
-            for m, digit in enumerate(digits):
-                others = [r[index] for k, (r, index) in enumerate(zip(prefixes, digits, strict=True)) if k != m]
-                gradients[m].index_add_(0, digit, product([prefix_gradient, *others]))
-        factor = upstream[0] / (n * anchors)
-        return scale_gradient * factor, None, *(gradient.mul_(factor * logit_scale) for gradient in gradients)
+        for number, block in enumerate(cube.blocks()):
+            # A copy, because backward may be called again with retain_graph.
+            logits = kept[number].clone() if number < kept_blocks else cube.logits(block)
+            g = weights.apply_(logits, cube.digits(block))
+            g[cube.positives_of(block)[1]] -= anchors
+            cube.add_gradients(g, block, gradients)
+        # What add_gradients gives the first modality is the gradient of s r_1.
+        factor = upstream[0] * (1 if ranks is None else ranks.size) / (anchors * len(positives[0]))
+        scale_gradient = torch.vdot(gradients[0].flatten(), representations[0].flatten()) * factor
+        gradients[0] *= logit_scale
+        return None, None, scale_gradient, *(gradient.mul_(factor) for gradient in gradients)
 
 
-def _blocks(n: int, d: int, anchors: int, block_elements: int) -> Iterator[range]:
-    """Ranges of flat prefix indices (row-major over the first M - 2 axes), each small enough for the budget."""
-    prefixes = n ** (anchors - 2)
-    size = max(1, min(prefixes, block_elements // (n * max(n, d))))
-    for start in range(0, prefixes, size):
-        yield range(start, min(start + size, prefixes))
+class _Cube:
+    """This process's share of the cube ``s T``: which blocks it has, their logits, and what their gradients add up to."""
+
+    def __init__(
+        self,
+        representations: Sequence[Tensor],
+        logit_scale: Tensor,
+        positives: Sequence[Tensor],
+        tiling: Tiling,
+        ranks: Ranks | None,
+        product_dtype: torch.dtype | None,
+    ) -> None:
+        first, *others = representations
+        *inner, self.middle, self.last = others
+        self.prefixes = [first * logit_scale, *inner]
+        self.prefix_sizes = [len(prefix) for prefix in self.prefixes]
+        self.product_dtype = product_dtype
+        rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
+        total = math.prod(self.prefix_sizes)
+        self.share = range(total * rank // size, total * (rank + 1) // size)
+        d = self.last.shape[1]
+        self.chunks = [slice(start, min(start + tiling.columns, d)) for start in range(0, d, tiling.columns)]
+        slice_elements = len(self.middle) * max(len(self.last), min(d, tiling.columns))
+        self.block_size = max(1, tiling.block_elements // slice_elements)
+        flat = torch.zeros_like(positives[0])
+        for index, length in zip(positives, self.prefix_sizes, strict=False):
+            flat = flat * length + index
+        self.positives = positives
+        self.positive_prefixes = flat.tolist()
+
+    def blocks(self) -> Iterator[range]:
+        """Ranges of flat prefix indices (row-major over the first M - 2 axes)."""
+        for start in range(self.share.start, self.share.stop, self.block_size):
+            yield range(start, min(start + self.block_size, self.share.stop))
+
+    def digits(self, block: range) -> list[Tensor]:
+        """The row index on each prefix axis, (block,) per axis, of every flat prefix index of the block."""
+        flat = torch.arange(block.start, block.stop, device=self.last.device)
+        digits = []
+        for length in reversed(self.prefix_sizes):
+            digits.append(flat % length)
+            flat = flat // length
+        return digits[::-1]
+
+    def prefix(self, digits: Sequence[Tensor]) -> Tensor:
+        """The products of the prefix modalities' rows, (block, d), times the scale."""
+        return product([rows[index] for rows, index in zip(self.prefixes, digits, strict=True)])
+
+    def positives_of(self, block: range) -> tuple[slice, tuple[Tensor, Tensor, Tensor]]:
+        """Which of the positives lie in the block, and where in it."""
+        among = slice(bisect_left(self.positive_prefixes, block.start), bisect_left(self.positive_prefixes, block.stop))
+        middle, last = (self.positives[k][among] for k in (-2, -1))
+        flat = torch.tensor(self.positive_prefixes[among], dtype=torch.int64, device=middle.device)
+        return among, (flat - block.start, middle, last)
+
+    def logits(self, block: range) -> Tensor:
+        """``s T`` of the block, (block, n_middle, n_last)."""
+        prefix = self.prefix(self.digits(block))
+        logits = torch.zeros((len(block) * len(self.middle), len(self.last)), dtype=prefix.dtype, device=prefix.device)
+        for chunk in self.chunks:
+            outer = self._outer(prefix, chunk)
+            self._add_product(logits, outer, self.last[:, chunk].T)
+        return logits.view(len(block), len(self.middle), len(self.last))
+
+    def add_gradients(self, g: Tensor, block: range, gradients: Sequence[Tensor]) -> None:
+        """Adds what the block's derivatives ``g`` (block, n_middle, n_last) by its logits mean for each modality."""
+        digits = self.digits(block)
+        prefix = self.prefix(digits)
+        flat = g.view(-1, len(self.last))
+        *prefix_gradients, middle_gradient, last_gradient = gradients
+        by_prefix = torch.empty_like(prefix)
+        for chunk in self.chunks:
+            outer = self._outer(prefix, chunk)
+            self._add_product(last_gradient[:, chunk], flat.T, outer)
+            through = torch.zeros_like(outer)
+            self._add_product(through, flat, self.last[:, chunk])
+            through = through.view(len(block), len(self.middle), -1)
+            torch.mul(through, self.middle[:, chunk], out=outer.view_as(through))
+            by_prefix[:, chunk] = outer.view_as(through).sum(dim=1)
+            middle_gradient[:, chunk] += through.mul_(prefix[:, None, chunk]).sum(dim=0)
+        for m, digit in enumerate(digits):
+            others = [rows[index] for k, (rows, index) in enumerate(zip(self.prefixes, digits, strict=True)) if k != m]
+            prefix_gradients[m].index_add_(0, digit, product([by_prefix, *others]))
+
+    def _outer(self, prefix: Tensor, chunk: slice) -> Tensor:
+        """Every prefix times every row of the middle modality, (block * n_middle, columns)."""
+        return (prefix[:, None, chunk] * self.middle[:, chunk]).flatten(0, 1)
+
+    def _add_product(self, total: Tensor, left: Tensor, right: Tensor) -> None:
+        """``total += left @ right``, in the dtype of the products but added up in that of ``total``."""
+        if self.product_dtype is None:
+            total.addmm_(left, right)
+        elif total.is_cuda:
+            total += torch.mm(left.to(self.product_dtype), right.to(self.product_dtype), out_dtype=total.dtype)
+        else:  # CPUs lack the mixed product; rounding the operands first gives the same numbers
+            total.addmm_(left.to(self.product_dtype).to(total.dtype), right.to(self.product_dtype).to(total.dtype))
 
 
-def _digits(block: range, n: int, axes: int, device: torch.device) -> list[Tensor]:
-    """The row index on each prefix axis, (block,) per axis, of every flat prefix index of the block."""
-    flat = torch.arange(block.start, block.stop, device=device)
-    return [flat // n ** (axes - 1 - axis) % n for axis in range(axes)]
+class _Weights:
+    """``sum_m exp(logit - lse_m)``, the softmaxes of all anchors added up.
+
+    One exponential per logit is enough while the log-sum-exps lie close together: with ``c`` in their middle,
+    ``sum_m exp(x - lse_m) = exp(x - c) sum_m exp(c - lse_m)``. Farther apart, a factor could leave the range of float32.
+    """
+
+    def __init__(self, lse: Sequence[Tensor], positives: Sequence[Tensor]) -> None:
+        # Rows that belong to no positive are not anchors: their softmax counts 0.
+        self.lse = [torch.full_like(values, torch.inf) for values in lse]
+        for all_rows, values, index in zip(self.lse, lse, positives, strict=True):
+            all_rows[index] = values[index]
+        anchors = torch.cat([values[index] for values, index in zip(lse, positives, strict=True)])
+        low, high = anchors.aminmax()
+        self.close = bool(high - low < _SAFE_SPAN)
+        self.center = (low + high) / 2
+        if self.close:
+            *self.by_prefix, by_middle, by_last = ((self.center - values).exp() for values in self.lse)
+            self.by_slice = by_middle[:, None] + by_last
+
+    def apply_(self, logits: Tensor, digits: Sequence[Tensor]) -> Tensor:
+        """Overwrites the logits of a block, (block, n_middle, n_last), with their weights."""
+        if self.close:
+            by_prefix = torch.stack([values[index] for values, index in zip(self.by_prefix, digits, strict=True)]).sum(dim=0)
+            return logits.sub_(self.center).exp_().mul_(self.by_slice + by_prefix[:, None, None])
+        *prefix_lse, middle_lse, last_lse = self.lse
+        negated = torch.stack([-values[index] for values, index in zip(prefix_lse, digits, strict=True)]).logsumexp(dim=0)
+        weights = (logits - middle_lse[:, None]).exp_()
+        weights += (logits - last_lse).exp_()
+        return weights.add_(logits.add_(negated[:, None, None]).exp_())
 
 
-def _prefix(prefixes: list[Tensor], digits: list[Tensor], like: Tensor, size: int) -> Tensor:
-    """The product of the prefix modalities' rows, (block, d); ones for M = 2, which has an empty prefix."""
-    if not prefixes:
-        return like.new_ones(size, like.shape[1])
-    return product([r[index] for r, index in zip(prefixes, digits, strict=True)])
-
-
-def _products(representations: tuple[Tensor, ...] | list[Tensor], block: range) -> Tensor:
-    """The block of the cube, (block, n, n)."""
-    *prefixes, middle, last = representations
-    n, d = last.shape
-    prefix = _prefix(prefixes, _digits(block, n, len(prefixes), last.device), last, len(block))
-    return ((prefix[:, None] * middle).reshape(-1, d) @ last.T).view(len(block), n, n)
-
-
-def _logit_gradients(products: Tensor, logit_scale: Tensor, lse: list[Tensor], digits: list[Tensor], block: range) -> Tensor:
-    """G of the module's text for one block, (block, n, n)."""
-    *prefix_lse, middle_lse, last_lse = lse
-    logits = products * logit_scale
-    g = (logits - middle_lse[:, None]).exp_()
-    g += (logits - last_lse).exp_()
-    if prefix_lse:
-        # sum_m exp(x - lse_m) = exp(x + logsumexp_m(-lse_m)): one exponential for all anchors of the prefix.
-        negated = torch.stack([-values[index] for values, index in zip(prefix_lse, digits, strict=True)])
-        g += logits.add_(negated.logsumexp(dim=0)[:, None, None]).exp_()
-    n, anchors = g.shape[-1], len(lse)
-    # Flat index of the prefix (i, …, i) is i (1 + n + n^2 + …); for M = 2 the empty prefix holds the whole diagonal.
-    if not digits:
-        g[0].diagonal().sub_(anchors)
-        return g
-    step = sum(n**axis for axis in range(len(digits)))
-    rows = [i for i in range(n) if i * step in block]
-    g[[i * step - block.start for i in rows], rows, rows] -= anchors
-    return g
-
-
-def _per_axis(flat: Tensor, n: int, axes: int) -> list[Tensor]:
-    """The log-sum-exp of each prefix anchor, (n,), from the one of each prefix tuple."""
-    if axes == 0:
-        return []
-    grid = flat.view((n,) * axes)
-    return [grid.movedim(axis, 0).reshape(n, -1).logsumexp(dim=1) for axis in range(axes)]
+def _per_axis(flat: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The log-sum-exp of each prefix anchor, (n_m,), from the one of each prefix."""
+    grid = flat.view(*sizes)
+    return [grid.movedim(axis, 0).reshape(length, -1).logsumexp(dim=1) for axis, length in enumerate(sizes)]

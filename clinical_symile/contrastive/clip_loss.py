@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clinical_symile.contrastive.loss_batch import LossBatch, loss_batch
 from clinical_symile.contrastive.mip import check_query
-from clinical_symile.contrastive.representations import Representations
-from clinical_symile.contrastive.symile_loss import check_batch
+from clinical_symile.contrastive.representations import Presence, Representations
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Reduction = Literal["sum", "mean"]
 
 
-def pairwise_clip_loss(representations: Representations, logit_scale: Tensor | float, reduction: Reduction = "sum") -> Tensor:
+def pairwise_clip_loss(
+    representations: Representations,
+    logit_scale: Tensor | float,
+    reduction: Reduction = "sum",
+    *,
+    present: Presence | None = None,
+    gather: bool = False,
+    process_group: ProcessGroup | None = None,
+) -> Tensor:
     """CLIP's symmetric InfoNCE loss, over all pairs of modalities.
 
         loss = sum_{a<b} ( CE(s a b^T, diagonal) + CE(s b a^T, diagonal) ) / 2
@@ -26,6 +37,10 @@ def pairwise_clip_loss(representations: Representations, logit_scale: Tensor | f
         representations: M >= 2 tensors, each (n, d), in a sequence or a mapping.
         logit_scale: the scale s itself, not its logarithm.
         reduction: ``"sum"`` of the pairs, as the authors of Symile train CLIP, or their ``"mean"``.
+        present: which rows have which modality. A row counts in the pairs of which it has both; a row with one of them is a
+            negative; a pair that no row has costs 0.
+        gather: take the negatives from the batches of all processes; as in ``symile_loss``.
+        process_group: of these processes; ``None`` for the default one.
 
     Returns:
         Scalar, float32 or float64.
@@ -37,18 +52,35 @@ def pairwise_clip_loss(representations: Representations, logit_scale: Tensor | f
     """
     if reduction not in get_args(Reduction):
         raise ValueError(f"reduction={reduction!r}; choose 'sum' or 'mean'")
-    tensors = check_batch(representations)
-    with torch.autocast(tensors[0].device.type, enabled=False):
-        labels = torch.arange(len(tensors[0]), device=tensors[0].device)
-        losses = []
-        for a, b in combinations(tensors, 2):
-            logits = logit_scale * (a @ b.T)
-            losses.append((F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2)
-        pairs = torch.stack(losses)
+    with loss_batch(representations, logit_scale, present, gather=gather, process_group=process_group) as batch:
+        pairs = pairwise_losses(batch)
         return pairs.sum() if reduction == "sum" else pairs.mean()
 
 
-def pairwise_retrieval_scores(candidates: Tensor, queries: Sequence[Tensor]) -> Tensor:
+def pairwise_losses(batch: LossBatch) -> Tensor:
+    """CLIP's loss of every pair of modalities, (M (M - 1) / 2,), in the order of ``itertools.combinations``."""
+    local_sums, counts = [], []
+    for a, b in combinations(range(len(batch.tensors)), 2):
+        rows = batch.rows_with(a, b)
+        counts.append(len(rows))
+        local_sums.append(_directed(batch, a, b, rows) + _directed(batch, b, a, rows))
+    weights = torch.tensor([1 / (2 * max(1, count)) for count in counts], dtype=batch.tensors[0].dtype)
+    return batch.mean_of(torch.stack(local_sums) * weights.to(batch.tensors[0].device), 1)
+
+
+def _directed(batch: LossBatch, anchor: int, other: int, rows: Tensor) -> Tensor:
+    """The sum over this process's anchors among ``rows`` of the cross-entropy of their partner among all present rows."""
+    anchors, columns, labels = batch.tensors[anchor], batch.tensors[other], rows
+    if batch.present is not None:
+        columns, labels = columns[batch.present[other]], batch.present[other].cumsum(0)[rows] - 1
+    mine = batch.anchors_among(rows)
+    if batch.present is not None:
+        anchors = anchors[rows]
+    logits = batch.logit_scale * (anchors[mine] @ columns.T)
+    return F.cross_entropy(logits, labels[mine], reduction="sum")
+
+
+def pairwise_retrieval_scores(candidates: Tensor, queries: Sequence[Tensor], present: Sequence[Tensor] | None = None) -> Tensor:
     """The summed dot products of every candidate with each part of every query: ``scores[i, j] = sum_k q_k[i] . candidates[j]``.
 
     The dot products among the query's own parts are the same for all candidates and are left out.
@@ -56,14 +88,15 @@ def pairwise_retrieval_scores(candidates: Tensor, queries: Sequence[Tensor]) -> 
     Args:
         candidates: (g, d).
         queries: one tensor per query modality, (n, d), (1, d) or (d,).
+        present: which rows of each query tensor are there; as in ``retrieval_scores``.
 
     Returns:
         (n, g), float32 or float64.
 
     Raises:
-        ValueError: no query, or shapes, dtypes or devices that do not match.
+        ValueError: no query, a query row without any modality, or shapes, dtypes or devices that do not match.
     """
-    gallery, *parts = check_query(candidates, queries)
+    gallery, *parts = check_query(candidates, queries, present, absent_as=0.0)
     return torch.stack(parts).sum(dim=0) @ gallery.T
 
 
@@ -72,19 +105,35 @@ class PairwiseCLIPLoss(nn.Module):
 
     Args:
         reduction: ``"sum"`` (as the authors) or ``"mean"`` over the pairs.
+        gather: take the negatives from the batches of all processes.
+        process_group: of these processes; ``None`` for the default one.
     """
 
-    def __init__(self, reduction: Reduction = "sum") -> None:
+    def __init__(self, reduction: Reduction = "sum", *, gather: bool = False, process_group: ProcessGroup | None = None) -> None:
         super().__init__()
         if reduction not in get_args(Reduction):
             raise ValueError(f"reduction={reduction!r}; choose 'sum' or 'mean'")
         self.reduction: Reduction = reduction
+        self.gather = gather
+        self.process_group = process_group
 
     def forward(
-        self, representations: Representations, logit_scale: Tensor | float, generator: torch.Generator | None = None
+        self,
+        representations: Representations,
+        logit_scale: Tensor | float,
+        generator: torch.Generator | None = None,
+        *,
+        present: Presence | None = None,
     ) -> Tensor:
         """Scalar loss of one batch; ``generator`` is accepted because ``SymileLoss`` takes one, and is not used."""
-        return pairwise_clip_loss(representations, logit_scale, self.reduction)
+        return pairwise_clip_loss(
+            representations,
+            logit_scale,
+            self.reduction,
+            present=present,
+            gather=self.gather,
+            process_group=self.process_group,
+        )
 
     def extra_repr(self) -> str:
         """Shown when the module is printed."""

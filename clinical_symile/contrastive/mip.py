@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clinical_symile.contrastive.representations import Representations, as_representations, to_common_dtype
+from clinical_symile.contrastive.representations import Representations, as_presence, as_representations, to_common_dtype
 
 
 def multilinear_inner_product(representations: Representations) -> Tensor:
@@ -34,7 +34,7 @@ def multilinear_inner_product(representations: Representations) -> Tensor:
     return product(as_representations(representations, at_least=1)).sum(dim=1)
 
 
-def retrieval_scores(candidates: Tensor, queries: Sequence[Tensor]) -> Tensor:
+def retrieval_scores(candidates: Tensor, queries: Sequence[Tensor], present: Sequence[Tensor] | None = None) -> Tensor:
     """The MIP of every candidate with every query: ``scores[i, j] = MIP(q_1[i], …, q_k[i], candidates[j])``.
 
     The candidates of one modality are ranked by it, whatever subset of the other modalities the query has. Query tensors
@@ -43,12 +43,14 @@ def retrieval_scores(candidates: Tensor, queries: Sequence[Tensor]) -> Tensor:
     Args:
         candidates: (g, d).
         queries: one tensor per query modality, (n, d), (1, d) or (d,).
+        present: which rows of each query tensor are there, (n,) bool each; a row that lacks a modality is scored as if its
+            query never had it, whatever stands there. ``None`` if nothing is missing.
 
     Returns:
         (n, g), float32 or float64.
 
     Raises:
-        ValueError: no query, or shapes, dtypes or devices that do not match.
+        ValueError: no query, a query row without any modality, or shapes, dtypes or devices that do not match.
 
     Example:
         >>> ecg, labs = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -1.0])
@@ -57,12 +59,14 @@ def retrieval_scores(candidates: Tensor, queries: Sequence[Tensor]) -> Tensor:
 
     Source: Saporta et al. 2024, zero-shot prediction.
     """
-    gallery, *parts = check_query(candidates, queries)
+    gallery, *parts = check_query(candidates, queries, present, absent_as=1.0)
     return product(parts) @ gallery.T
 
 
-def check_query(candidates: Tensor, queries: Sequence[Tensor]) -> list[Tensor]:
-    """``[candidates, query, …]`` in one dtype, each query (n, d).
+def check_query(
+    candidates: Tensor, queries: Sequence[Tensor], present: Sequence[Tensor] | None = None, *, absent_as: float = 1.0
+) -> list[Tensor]:
+    """``[candidates, query, …]`` in one dtype, each query (n, d), with ``absent_as`` in the rows that are absent.
 
     Raises:
         ValueError: names the tensor that does not fit.
@@ -82,7 +86,14 @@ def check_query(candidates: Tensor, queries: Sequence[Tensor]) -> list[Tensor]:
         if len(query) not in (1, n):
             raise ValueError(f"query {position} has {len(query)} rows; expected {n} as the longest query, or 1")
     gallery, *parts = to_common_dtype({"candidates": candidates, **{f"query {i}": row for i, row in enumerate(rows)}})
-    return [gallery, *(part.expand(n, -1) for part in parts)]
+    parts = [part.expand(n, -1) for part in parts]
+    flags = as_presence(parts, present)
+    if flags is not None:
+        empty = int((~torch.stack(flags).any(dim=0)).sum())
+        if empty:
+            raise ValueError(f"{empty} of {n} query rows have no modality at all; leave them out")
+        parts = [torch.where(flag[:, None], part, absent_as) for part, flag in zip(parts, flags, strict=True)]
+    return [gallery, *parts]
 
 
 def product(tensors: Sequence[Tensor]) -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor
 Representations = Sequence[Tensor] | Mapping[str, Tensor]
 """``[r_1, …, r_M]`` or ``{"cxr": r_1, …}``, each (n, d)."""
 
+Presence = Sequence[Tensor] | Mapping[str, Tensor]
+"""Which rows have which modality: (n,) bool per modality, in the order or under the keys of the representations."""
+
 
 def as_representations(representations: Representations, *, at_least: int = 2) -> list[Tensor]:
     """The tensors as a list of one floating dtype, wide enough to add up products.
@@ -55,3 +58,31 @@ def to_common_dtype(named: Mapping[str, Tensor] | Mapping[int, Tensor]) -> list[
             raise ValueError(f"representation {name!r} is {tensor.dtype}; expected a floating dtype such as torch.float32")
         dtype = torch.promote_types(dtype, tensor.dtype)
     return [tensor.to(dtype) for tensor in named.values()]
+
+
+def as_presence(representations: Representations, present: Presence | None) -> list[Tensor] | None:
+    """Which rows have which modality, in the order of the representations and on their device.
+
+    Args:
+        representations: M tensors, each (n, d), in a sequence or a mapping.
+        present: M tensors, each (n,) bool, in a sequence or a mapping with the same keys; ``None`` if nothing is missing.
+
+    Returns:
+        M tensors (n,) bool; ``None`` if nothing is missing.
+
+    Raises:
+        ValueError: names the modality whose presence is lacking, has another shape or is not bool.
+    """
+    if present is None:
+        return None
+    named = dict(representations) if isinstance(representations, Mapping) else dict(enumerate(representations))
+    flags = dict(present) if isinstance(present, Mapping) else dict(enumerate(present))
+    if named.keys() != flags.keys():
+        raise ValueError(f"present describes the modalities {list(flags)}, but the representations are {list(named)}")
+    for name, tensor in named.items():
+        if flags[name].dtype != torch.bool or flags[name].shape != tensor.shape[:1]:
+            raise ValueError(
+                f"present[{name!r}] is {flags[name].dtype} of shape {tuple(flags[name].shape)}; "
+                f"expected torch.bool of shape {tuple(tensor.shape[:1])}, True where the row has the modality"
+            )
+    return [flags[name].to(tensor.device) for name, tensor in named.items()]

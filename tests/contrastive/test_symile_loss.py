@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinical_symile.contrastive import PairwiseCLIPLoss, SymileLoss, pairwise_clip_loss, symile_loss, tuples_per_row
-from clinical_symile.contrastive.symile_loss import draw_negatives, sampled_tuples_loss
+from clinical_symile.contrastive.all_tuples import Tiling
+from clinical_symile.contrastive.sampled_tuples import draw_negatives
+
+TILINGS = [
+    Tiling(block_elements=1, columns=2, kept_elements=0),  # slice by slice, computed again in backward
+    Tiling(block_elements=1 << 22, columns=512, kept_elements=1 << 22),  # one block, kept
+    Tiling(block_elements=30, columns=2, kept_elements=40),  # some slices at a time, the first of them kept
+]
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "symile_0_1_0.json").read_text())
 
@@ -43,22 +50,22 @@ def loss_and_gradients(loss: torch.Tensor, inputs: list[torch.Tensor]) -> list[t
 
 
 @pytest.mark.parametrize(("modalities", "n"), [(2, 5), (3, 4), (4, 3), (5, 2)])
-@pytest.mark.parametrize("block_elements", [1, 30, 1 << 22], ids=["slice by slice", "some slices", "one block"])
-def test_n_squared_is_the_loop_over_all_tuples(modalities: int, n: int, block_elements: int) -> None:
+@pytest.mark.parametrize("tiling", TILINGS, ids=str)
+def test_n_squared_is_the_loop_over_all_tuples(modalities: int, n: int, tiling: Tiling) -> None:
     representations = batch(modalities, n, 3)
-    streamed = symile_loss(representations, 0.8, "n_squared", block_elements=block_elements)
+    streamed = symile_loss(representations, 0.8, "n_squared", tiling=tiling)
     expected = loss_and_gradients(loop_n_squared(representations, 0.8), representations)
     for ours, theirs in zip(loss_and_gradients(streamed, representations), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("modalities", [2, 3, 4])
-@pytest.mark.parametrize("block_elements", [1, 1 << 22])
-def test_gradcheck(modalities: int, block_elements: int) -> None:
+@pytest.mark.parametrize("tiling", TILINGS[:2], ids=str)
+def test_gradcheck(modalities: int, tiling: Tiling) -> None:
     scale = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
 
     def loss(scale: torch.Tensor, *representations: torch.Tensor) -> torch.Tensor:
-        return 3 * symile_loss(representations, scale, "n_squared", block_elements=block_elements)
+        return 3 * symile_loss(representations, scale, "n_squared", tiling=tiling)
 
     assert torch.autograd.gradcheck(loss, (scale, *batch(modalities, 3, 2)))
 
@@ -67,11 +74,8 @@ def test_gradcheck(modalities: int, block_elements: int) -> None:
 def test_value_and_gradients_equal_the_authors_package(golden: dict) -> None:
     representations = [torch.tensor(r, dtype=torch.float64, requires_grad=True) for r in golden["representations"]]
     scale = torch.tensor(golden["logit_scale"], dtype=torch.float64, requires_grad=True)
-    if golden["negative_sampling"] == "n":
-        permutations = [[torch.tensor(rows) for rows in anchor] for anchor in golden["permutations"]]
-        loss = sampled_tuples_loss(representations, scale, permutations)
-    else:
-        loss = SymileLoss("n_squared")(representations, scale)
+    generator = torch.Generator().manual_seed(golden["seed"])
+    loss = SymileLoss(golden["negative_sampling"], compatible=True)(representations, scale, generator)
     assert loss.item() == pytest.approx(golden["loss"], abs=1e-12)
     *gradients, scale_gradient = torch.autograd.grad(loss, [*representations, scale])
     torch.testing.assert_close(
@@ -145,15 +149,18 @@ def test_the_generator_alone_decides_the_negatives() -> None:
     modalities=st.integers(2, 4),
     scale=st.floats(0.01, 50),
     block=st.integers(1, 400),
+    kept=st.integers(0, 400),
+    columns=st.integers(1, 4),
     seed=st.integers(0, 99),
 )
 @settings(deadline=None, max_examples=40)
-def test_block_size_and_order_of_modalities_do_not_matter(n: int, modalities: int, scale: float, block: int, seed: int) -> None:
+def test_block_size_and_order_of_modalities_do_not_matter(
+    n: int, modalities: int, scale: float, block: int, kept: int, columns: int, seed: int
+) -> None:
     representations = batch(modalities, n, 3, seed)
     value = symile_loss(representations, scale, "n_squared").item()
-    assert symile_loss(representations, scale, "n_squared", block_elements=block).item() == pytest.approx(
-        value, rel=1e-12, abs=1e-12
-    )
+    tiling = Tiling(block, columns, kept)
+    assert symile_loss(representations, scale, "n_squared", tiling=tiling).item() == pytest.approx(value, rel=1e-12, abs=1e-12)
     assert symile_loss(representations[::-1], scale, "n_squared").item() == pytest.approx(value, rel=1e-12, abs=1e-12)
 
 
@@ -162,6 +169,52 @@ def test_large_logits_stay_finite() -> None:
     loss = symile_loss(representations, 10.0, "n_squared")
     assert torch.isfinite(loss)
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, representations))
+
+
+@pytest.mark.parametrize("modalities", [3, 4])
+def test_log_sum_exps_far_apart_are_exact_too(modalities: int) -> None:
+    # Rows of very different length: one anchor's log-sum-exp is near 0, another's above 1,000.
+    lengths = torch.logspace(-2, 1, 4, dtype=torch.float64)[:, None]
+    representations = [(lengths * r.detach()).requires_grad_() for r in batch(modalities, 4, 3)]
+    expected = loss_and_gradients(loop_n_squared(representations, 0.8), representations)
+    ours = loss_and_gradients(symile_loss(representations, 0.8, "n_squared", tiling=TILINGS[2]), representations)
+    for x, y in zip(ours, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5])
+def test_a_scale_that_is_not_positive_is_a_number_like_others(scale: float) -> None:
+    representations = batch(3, 4, 3)
+    s = torch.tensor(scale, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s, *r: symile_loss(r, s, "n_squared"), (s, *representations))
+
+
+def test_backward_twice_gives_the_same() -> None:
+    representations = batch(3, 4, 3)
+    loss = symile_loss(representations, 0.8, "n_squared", tiling=TILINGS[1])
+    first = torch.autograd.grad(loss, representations, retain_graph=True)
+    assert all(torch.equal(x, y) for x, y in zip(first, torch.autograd.grad(loss, representations), strict=True))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
+def test_rounded_operands_of_products_stay_close(dtype: torch.dtype, tolerance: float) -> None:
+    representations = [r.detach().float().requires_grad_() for r in batch(3, 16, 64)]
+    exact = loss_and_gradients(symile_loss(representations, 0.1, "n_squared"), representations)
+    rounded = loss_and_gradients(SymileLoss("n_squared", product_dtype=dtype)(representations, 0.1), representations)
+    assert rounded[0].dtype == torch.float32
+    for x, y in zip(rounded, exact, strict=True):
+        error = (x - y).norm() / y.norm()
+        assert 0 < error < tolerance, "rounded, and by no more than the dtype's own error"
+
+
+def test_the_authors_draw_meets_its_own_positive_and_ours_does_not() -> None:
+    # One-hot rows, large scale: a negative scores only if it is the row's own positive tuple, which then costs log 2.
+    one_hot = [100 * torch.eye(5, dtype=torch.float64)] * 3
+    generator = torch.Generator().manual_seed(0)
+    theirs = [symile_loss(one_hot, 1.0, "n", generator=generator, compatible=True).item() for _ in range(200)]
+    ours = [symile_loss(one_hot, 1.0, "n", generator=generator).item() for _ in range(200)]
+    assert max(ours) < 1e-12
+    assert sum(value > 0.01 for value in theirs) > 100
 
 
 @pytest.mark.parametrize("loss", [SymileLoss("n_squared"), SymileLoss("n"), PairwiseCLIPLoss()])
@@ -199,6 +252,7 @@ def test_clip_loss_is_the_sum_over_pairs() -> None:
     [
         (lambda: SymileLoss("all"), "negative_sampling='all'; choose 'n' or 'n_squared'"),
         (lambda: symile_loss([torch.ones(2, 2)] * 2, 1.0, "n2"), "negative_sampling='n2'"),
+        (lambda: symile_loss([torch.ones(2, 2)] * 3, 1.0, product_dtype=torch.int8), "product_dtype=torch.int8"),
         (lambda: symile_loss([torch.ones(1, 2)] * 3, 1.0), "at least 2 rows, but got 1"),
         (lambda: symile_loss([torch.ones(2, 2)], 1.0), "at least 2 modalities, but got 1"),
         (lambda: PairwiseCLIPLoss("total"), "reduction='total'"),
