@@ -59,25 +59,31 @@ def pairwise_clip_loss(
 
 def pairwise_losses(batch: LossBatch) -> Tensor:
     """CLIP's loss of every pair of modalities, (M (M - 1) / 2,), in the order of ``itertools.combinations``."""
-    local_sums, counts = [], []
+    local = []
     for a, b in combinations(range(len(batch.tensors)), 2):
         rows = batch.rows_with(a, b)
-        counts.append(len(rows))
-        local_sums.append(_directed(batch, a, b, rows) + _directed(batch, b, a, rows))
-    weights = torch.tensor([1 / (2 * max(1, count)) for count in counts], dtype=batch.tensors[0].dtype)
-    return batch.mean_of(torch.stack(local_sums) * weights.to(batch.tensors[0].device), 1)
+        local.append(_local_sum(batch, a, b, rows) / (2 * max(1, len(rows))))
+    return batch.mean_of(torch.stack(local), 1)
 
 
-def _directed(batch: LossBatch, anchor: int, other: int, rows: Tensor) -> Tensor:
-    """The sum over this process's anchors among ``rows`` of the cross-entropy of their partner among all present rows."""
-    anchors, columns, labels = batch.tensors[anchor], batch.tensors[other], rows
+def _local_sum(batch: LossBatch, a: int, b: int, rows: Tensor) -> Tensor:
+    """Both cross-entropies of this process's anchors among ``rows``, which have both modalities, added up."""
+    first, second, first_rows, second_rows = batch.tensors[a], batch.tensors[b], rows, rows
     if batch.present is not None:
-        columns, labels = columns[batch.present[other]], batch.present[other].cumsum(0)[rows] - 1
-    mine = batch.anchors_among(rows)
-    if batch.present is not None:
-        anchors = anchors[rows]
-    logits = batch.logit_scale * (anchors[mine] @ columns.T)
-    return F.cross_entropy(logits, labels[mine], reduction="sum")
+        first, second = first[batch.present[a]], second[batch.present[b]]
+        first_rows, second_rows = (batch.present[m].cumsum(0)[rows] - 1 for m in (a, b))
+    if batch.ranks == 1:
+        # One matrix serves both directions.
+        logits = batch.logit_scale * (first @ second.T)
+        by_row, by_column = logits, logits.T
+        if batch.present is not None:
+            by_row, by_column = by_row[first_rows], by_column[second_rows]
+    else:
+        mine = batch.anchors_among(rows)
+        by_row = batch.logit_scale * (first[first_rows[mine]] @ second.T)
+        by_column = batch.logit_scale * (second[second_rows[mine]] @ first.T)
+        first_rows, second_rows = first_rows[mine], second_rows[mine]
+    return F.cross_entropy(by_row, second_rows, reduction="sum") + F.cross_entropy(by_column, first_rows, reduction="sum")
 
 
 def pairwise_retrieval_scores(candidates: Tensor, queries: Sequence[Tensor], present: Sequence[Tensor] | None = None) -> Tensor:

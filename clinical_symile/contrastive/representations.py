@@ -30,7 +30,7 @@ def as_representations(representations: Representations, *, at_least: int = 2) -
     Raises:
         ValueError: too few tensors, a tensor that is not (n, d), shapes that differ, or a dtype that is not floating.
     """
-    named = dict(representations) if isinstance(representations, Mapping) else dict(enumerate(representations))
+    named = _by_name(representations)
     if len(named) < at_least:
         raise ValueError(f"needs representations of at least {at_least} modalities, but got {len(named)}")
     tensors = list(named.values())
@@ -43,7 +43,7 @@ def as_representations(representations: Representations, *, at_least: int = 2) -
     return to_common_dtype(named)
 
 
-def to_common_dtype(named: Mapping[str, Tensor] | Mapping[int, Tensor]) -> list[Tensor]:
+def to_common_dtype(named: Mapping[str, Tensor] | Mapping[str | int, Tensor]) -> list[Tensor]:
     """The tensors in their common floating dtype, at least float32.
 
     Raises:
@@ -75,8 +75,8 @@ def as_presence(representations: Representations, present: Presence | None) -> l
     """
     if present is None:
         return None
-    named = dict(representations) if isinstance(representations, Mapping) else dict(enumerate(representations))
-    flags = dict(present) if isinstance(present, Mapping) else dict(enumerate(present))
+    named = _by_name(representations)
+    flags = _by_name(present)
     if named.keys() != flags.keys():
         raise ValueError(f"present describes the modalities {list(flags)}, but the representations are {list(named)}")
     for name, tensor in named.items():
@@ -86,3 +86,8 @@ def as_presence(representations: Representations, present: Presence | None) -> l
                 f"expected torch.bool of shape {tuple(tensor.shape[:1])}, True where the row has the modality"
             )
     return [flags[name].to(tensor.device) for name, tensor in named.items()]
+
+
+def _by_name(tensors: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str | int, Tensor]:
+    """Each tensor under its key, or its position."""
+    return dict(tensors.items()) if isinstance(tensors, Mapping) else dict(enumerate(tensors))
