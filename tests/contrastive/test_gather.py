@@ -167,7 +167,10 @@ def subgroup() -> Any:
     with pytest.raises(ValueError, match=r"1 on rank 0; 3 on rank 2"):
         gather_batch([torch.ones(rank + 1, 2)], group)
     (shared,) = same_on_all_ranks([torch.tensor(rank)], group)
-    return batch.tensors[0][:, 0], batch.start, mean_over_ranks(torch.tensor(float(rank)), group), shared
+    mean = mean_over_ranks(torch.tensor(float(rank)), group)
+    if rank == 0:
+        assert "rank 2 did not arrive" in text_of(TimeoutError, lambda: same_on_all_ranks([shared], group, timeout=SHORT))
+    return batch.tensors[0][:, 0], batch.start, mean, shared
 
 
 def group_of_one() -> bool:
@@ -236,8 +239,22 @@ def one_rank_skips_backward() -> str:
     return text_of(TimeoutError, batch.tensors[0].sum().backward)
 
 
+class SlowStore:
+    """A store that is read half a second late, as by a busy process."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def get(self, key: str) -> bytes:
+        time.sleep(0.5)
+        return self.store.get(key)
+
+
 def store_of_rank_0(folder: str, case: str) -> str:
-    """The store lives in rank 0, as with ``init_method="tcp://…"``; it ends with rank 0."""
+    """The store lives in rank 0, as with ``init_method="tcp://…"``, and ends with it."""
     rank = dist.get_rank()
     dist.destroy_process_group()
     port = Path(folder) / "port"
@@ -252,6 +269,9 @@ def store_of_rank_0(folder: str, case: str) -> str:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     gather_batch([torch.ones(2, 2)])
     if case == "uneven":
+        if rank == 1:
+            meetings = meeting.meetings_of(dist.group.WORLD)
+            meetings.store = SlowStore(meetings.store)
         message = text_of(ValueError, lambda: gather_batch([torch.ones(2 + rank, 2)]))
         if rank == 0:
             os._exit(0)
@@ -259,17 +279,6 @@ def store_of_rank_0(folder: str, case: str) -> str:
     if rank == 0:
         os._exit(0)
     return text_of(ConnectionError, lambda: gather_batch([torch.ones(2, 2)]))
-
-
-def store_in_a_file(folder: str) -> list[str]:
-    rank = dist.get_rank()
-    dist.destroy_process_group()
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    gather_batch([torch.ones(2, 2)])
-    uneven = text_of(ValueError, lambda: gather_batch([torch.ones(2 + rank, 2)]))
-    if rank == 0:
-        return [uneven]
-    return [uneven, text_of(TimeoutError, lambda: mean_over_ranks(torch.ones(()), timeout=SHORT))]
 
 
 def text_of(error: type[Exception], call: Callable[[], Any]) -> str:
@@ -461,13 +470,6 @@ def test_the_rank_that_holds_the_store_may_end_first(ranks, tmp_path: Path, case
         "gone": "gather_batch: rank 1 cannot reach the store of the process group",
     }
     assert other.value.startswith(expected[case])
-
-
-def test_a_store_in_a_file(run_ranks, tmp_path: Path) -> None:
-    (uneven,), (same, missing) = run_ranks(2, store_in_a_file, str(tmp_path))
-    assert uneven == same
-    assert "2 on rank 0; 3 on rank 1" in uneven
-    assert missing.startswith("mean_over_ranks: rank 0 did not arrive within 1 s")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Functions run in k processes that form a gloo process group on this machine.
 
 Starting Python and importing torch takes seconds, so the processes are kept for the next call; each call has a process
-group of its own. Its store lives in the process of the tests, as it lives in the launcher's with torchrun. A call that is
-not done within the limit is an error, and its processes are killed.
+group of its own, which meets in a file (a TCPStore looks up host names, which can take seconds). A call that is not done
+within the limit is an error, and its processes are killed.
 """
 
 from __future__ import annotations
@@ -50,8 +50,6 @@ class Ranks:
 
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="ranks-")
-        # Port 0: the system chooses a free one.
-        self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.workers: list[Worker] = []
         self.calls = 0
 
@@ -84,8 +82,8 @@ class Ranks:
             worker.wait_until_ready()
         self.calls += 1
         file = sys.modules[function.__module__].__file__
-        group = (self.store.port, f"call-{self.calls}", k)
-        call = (function.__module__, file, function.__qualname__, pickle.dumps(args), group, limit)
+        store = f"file://{self.folder.name}/store-{self.calls}"
+        call = (function.__module__, file, function.__qualname__, pickle.dumps(args), store, k, limit)
         started = time.monotonic()
         for rank, worker in enumerate(workers):
             worker.connection.send((call, rank))
@@ -172,15 +170,14 @@ def serve(connection: Connection) -> None:
     connection.send("ready")
     while True:
         try:
-            (module, file, name, args, (port, prefix, k), limit), rank = connection.recv()
+            (module, file, name, args, store, k, limit), rank = connection.recv()
         except EOFError:
             return
         # If the process of the tests is gone, nobody else ends this one.
         faulthandler.dump_traceback_later(limit + 30, exit=True)
         try:
             function = find(module, file, name)
-            store = dist.PrefixStore(prefix, dist.TCPStore("127.0.0.1", port, is_master=False))
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=k)
+            dist.init_process_group("gloo", init_method=store, rank=rank, world_size=k)
             result = pickle.dumps((function(*pickle.loads(args)), None, ""))
         except BaseException as error:  # noqa: BLE001 (pytest.fail and SystemExit are results too)
             result = pickle.dumps((None, f"{type(error).__name__}: {error}", traceback.format_exc()))
