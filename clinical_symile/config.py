@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -35,6 +35,9 @@ class Section(BaseModel):
     """Base of all sections: unknown keys are errors, and values do not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 class SimulationConfig(Section):
@@ -262,16 +265,31 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> Expe
     Raises:
         ConfigError: the file is not there, is no YAML mapping, or a key or value is not allowed. The message names it.
     """
+    return load_section(ExperimentConfig, file, overrides, example="train.lr=5e-4")
+
+
+def load_section(model: type[SectionT], file: Path | None, overrides: Sequence[str], *, example: str) -> SectionT:
+    """Any model of configuration: defaults, then a YAML file, then overrides; as ``load_config``.
+
+    Args:
+        model: the model.
+        file: YAML file with any subset of its keys.
+        overrides: strings such as ``example``; keys of sections within sections are joined by dots.
+        example: for the message about an override that is not written like one.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
     tree: dict[str, Any] = {}
     if file is not None:
-        tree = _read_yaml(file)
+        tree = _read_yaml(file, model, example)
     for override in overrides:
-        _apply_override(tree, override)
+        _apply_override(tree, override, example)
     try:
-        return ExperimentConfig.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
         overridden = [override.partition("=")[0].strip() for override in overrides]
-        raise ConfigError(_explain(error, file, overridden)) from None
+        raise ConfigError(_explain(error, model, file, overridden)) from None
 
 
 def config_digest(section: BaseModel | Mapping[str, Any]) -> str:
@@ -281,7 +299,7 @@ def config_digest(section: BaseModel | Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Path, model: type[BaseModel], example: str) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -293,8 +311,12 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{file}: must hold sections such as 'train:', but holds a {type(loaded).__name__}")
-    loaded = {section: {} if keys is None else keys for section, keys in loaded.items()}  # all keys may be commented out
+        wanted = f"sections such as '{example.partition('.')[0]}:'" if "." in example else "keys and values"
+        raise ConfigError(f"{file}: must hold {wanted}, but holds a {type(loaded).__name__}")
+    sections = {key for key, field in model.model_fields.items() if isinstance(field.default, Section)}
+    loaded = {
+        key: {} if value is None and key in sections else value for key, value in loaded.items()
+    }  # all may be commented out
     # Relative paths in a file are relative to that file, so that a configuration can be moved with its data.
     hospital = loaded.get("hospital")
     if isinstance(hospital, dict):
@@ -307,11 +329,12 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return loaded
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def _apply_override(tree: dict[str, Any], override: str, example: str) -> None:
     path, separator, raw = override.partition("=")
     keys = path.strip().split(".")
-    if not separator or len(keys) < 2 or not all(keys):
-        raise ConfigError(f"--set {override!r}: write it as section.key=value, for example train.lr=5e-4")
+    if not separator or not all(keys) or ("." in example and len(keys) < 2):
+        form = "section.key=value" if "." in example else "key=value"
+        raise ConfigError(f"--set {override!r}: write it as {form}, for example {example}")
     node = tree
     for key in keys[:-1]:
         child = node.setdefault(key, {})
@@ -324,7 +347,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML; quote it") from None
 
 
-def _explain(error: ValidationError, file: Path | None, overridden: Sequence[str]) -> str:
+def _explain(error: ValidationError, model: type[BaseModel], file: Path | None, overridden: Sequence[str]) -> str:
     """Turns pydantic's report into one line per mistake, with a suggestion for a misspelt key.
 
     The file is blamed only for what no option gave.
@@ -335,7 +358,7 @@ def _explain(error: ValidationError, file: Path | None, overridden: Sequence[str
         given = any(f"{key}.".startswith(f"{where}.") or f"{where}.".startswith(f"{key}.") for key in overridden)
         origin = f"{file}: " if file and not given else ""
         if item["type"] == "extra_forbidden":
-            known = _known_keys(tuple(str(part) for part in item["loc"][:-1]))
+            known = _known_keys(model, tuple(str(part) for part in item["loc"][:-1]))
             close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
             lines.append(f"{origin}unknown key {where!r}; {hint}")
@@ -344,9 +367,10 @@ def _explain(error: ValidationError, file: Path | None, overridden: Sequence[str
     return "\n".join(lines)
 
 
-def _known_keys(path: tuple[str, ...]) -> list[str]:
-    model: type[BaseModel] = ExperimentConfig
+def _known_keys(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     for part in path:
+        if part not in model.model_fields:  # an entry of a list or a mapping
+            return []
         annotation = model.model_fields[part].annotation
         sections = [
             kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)

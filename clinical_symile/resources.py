@@ -17,6 +17,6 @@ def resource_root() -> Path:
     raise ClinicalSymileError("governance/policy.yaml is missing beside the package; install Clinical Symile again")
 
 
-def preset(name: str) -> Path:
-    """The path of ``pipelines/configs/<name>.yaml``."""
-    return resource_root() / "pipelines" / "configs" / f"{name}.yaml"
+def preset(name: str, folder: str = "configs") -> Path:
+    """The path of ``pipelines/<folder>/<name>.yaml``."""
+    return resource_root() / "pipelines" / folder / f"{name}.yaml"

@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,6 +62,21 @@ def stage_command(function: Callable[..., None], default_config: str | None = No
     The command takes an ``Invocation`` first. Its own options that are not ``None`` are applied on top of ``--config`` and
     ``--set`` when their parameter names a configuration key in ``Annotated[..., Overrides("section.key")]``.
     """
+
+    def invocation(shared: Mapping[str, Any], overrides: Sequence[str]) -> Invocation:
+        return Invocation(
+            config=load_config(find_config(shared["config"] or default_config), overrides),
+            workspace=find_workspace(shared["workspace"]),
+            options=run_options(shared),
+        )
+
+    return with_shared_options(function, invocation)
+
+
+def with_shared_options(
+    function: Callable[..., None], resolve: Callable[[Mapping[str, Any], Sequence[str]], Any]
+) -> Callable[..., None]:
+    """Gives a command the shared options; ``resolve`` makes its first argument of their values and of all overrides."""
     own = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != "invocation"]
     targets = {parameter.name: _override_target(parameter.annotation) for parameter in own}
 
@@ -75,13 +90,8 @@ def stage_command(function: Callable[..., None], default_config: str | None = No
                 value = values.pop(name)
                 if value is not None:
                     overrides.append(f"{target}={_as_yaml(value)}")
-        invocation = Invocation(
-            config=load_config(find_config(shared["config"] or default_config), overrides),
-            workspace=find_workspace(shared["workspace"]),
-            options=RunOptions(shared["dry_run"], shared["overwrite"], shared["quiet"], shared["jobs"]),
-        )
         try:
-            function(invocation, **values)
+            function(resolve(shared, overrides), **values)
         except KeyboardInterrupt:  # Typer would end without a word
             print("interrupted; the same command continues where it stopped", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -111,8 +121,17 @@ def find_workspace(folder: Path) -> Workspace:
     return Workspace(root)
 
 
-def find_config(name: str | None) -> Path | None:
+def run_options(shared: Mapping[str, Any]) -> RunOptions:
+    """How to run, from the values of the shared options."""
+    return RunOptions(shared["dry_run"], shared["overwrite"], shared["quiet"], shared["jobs"])
+
+
+def find_config(name: str | None, presets: str = "configs") -> Path | None:
     """A file's path as given, or the preset of that name.
+
+    Args:
+        name: what ``--config`` was given.
+        presets: folder of ``pipelines`` that holds the presets.
 
     Raises:
         ConfigError: neither exists; the message lists the presets.
@@ -122,9 +141,9 @@ def find_config(name: str | None) -> Path | None:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    if path.suffix == "" and preset(name).is_file():
-        return preset(name)
-    known = sorted(file.stem for file in (resource_root() / "pipelines" / "configs").glob("*.yaml"))
+    if path.suffix == "" and preset(name, presets).is_file():
+        return preset(name, presets)
+    known = sorted(file.stem for file in (resource_root() / "pipelines" / presets).glob("*.yaml"))
     raise ConfigError(f"--config {name}: no such file, and no such preset (presets: {', '.join(known)})")
 
 
@@ -151,4 +170,4 @@ def _override_target(annotation: Any) -> str | None:
 def _as_yaml(value: Any) -> str:
     import json
 
-    return json.dumps(value if isinstance(value, bool | int | float) else str(value))
+    return json.dumps(value if isinstance(value, bool | int | float | list) else str(value))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from clinical_symile import __version__
-from clinical_symile.cli import data, doctor, export, govern, pipeline, registry, serve, study
+from clinical_symile.cli import data, doctor, experiment, export, govern, pipeline, registry, serve, study
 from clinical_symile.errors import ClinicalSymileError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(govern.app, name="governance")
 app.add_typer(govern.audit, name="audit")
 app.add_typer(data.imports, name="import")
 app.add_typer(export.app, name="export")
+app.add_typer(experiment.app, name="experiment")
 
 
 def _show_version(wanted: bool) -> None:

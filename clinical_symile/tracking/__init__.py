@@ -4,6 +4,7 @@ from clinical_symile.tracking.comparison import Comparison, Interval, MetricRow,
 from clinical_symile.tracking.mlflow_tracker import MlflowTracker
 from clinical_symile.tracking.registry import register
 from clinical_symile.tracking.store import open_store, tracking_uri
+from clinical_symile.tracking.studies import record_study
 from clinical_symile.tracking.versions import (
     ModelVersion,
     champion_model_dir,
@@ -32,6 +33,7 @@ __all__ = [
     "open_store",
     "promote",
     "read_report",
+    "record_study",
     "register",
     "tracking_uri",
 ]

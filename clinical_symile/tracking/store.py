@@ -127,11 +127,11 @@ def open_store(workspace: Workspace, config: ExperimentConfig) -> MlflowClient:
     return client
 
 
-def experiment_id(client: MlflowClient, config: ExperimentConfig) -> str:
-    """The id of the experiment that holds our runs, named like the registered model; made if it is not there."""
+def experiment_id(client: MlflowClient, config: ExperimentConfig, name: str | None = None) -> str:
+    """The id of the experiment that holds our runs, named like the registered model unless named; made if it is not there."""
     from mlflow.exceptions import MlflowException
 
-    name = config.registry.name
+    name = name or config.registry.name
     found = client.get_experiment_by_name(name)
     if found is None:
         # A client of an sqlite file would put artifacts under ./mlruns; a server knows its own place.
