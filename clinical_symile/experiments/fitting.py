@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ def fit_encoders(
     rows = len(next(iter(data.values())))
     if rows < batch_size:
         raise ValueError(f"batch_size={batch_size}, but there are only {rows} rows; use a batch of at most {rows}")
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": list(encoders.parameters()), "weight_decay": weight_decay, "lr": lr},
         {"params": list(logit_scale.parameters()), "weight_decay": 0.0, "lr": lr},
         {"params": list(loss.parameters()), "weight_decay": 0.0, "lr": lr * loss_lr_factor},
