@@ -36,7 +36,7 @@ def test_the_maximum_holds_and_can_be_left_again() -> None:
 
 @pytest.mark.parametrize(("init", "maximum"), [(math.nan, None), (math.inf, None), (5.0, 100.0), (-1.0, -3.0)])
 def test_wrong_input_is_named(init: float, maximum: float | None) -> None:
-    with pytest.raises(ValueError, match="init=|maximum="):
+    with pytest.raises(ValueError, match=r"init=|maximum="):
         LogitScale(init, maximum=maximum)
 
 

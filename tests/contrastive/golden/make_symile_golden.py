@@ -14,7 +14,7 @@ ROWS, EMBEDDING = 5, 4
 
 
 def case(seed: int, modalities: int, negative_sampling: str) -> dict[str, object]:
-    """One batch with its loss and gradients; the package draws its permutations from the global generator, seeded with ``seed``."""
+    """One batch with its loss and gradients; the package draws from the global generator, seeded with ``seed``."""
     torch.manual_seed(1000 + seed)
     representations = [torch.randn(ROWS, EMBEDDING, dtype=torch.float64, requires_grad=True) for _ in range(modalities)]
     scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
