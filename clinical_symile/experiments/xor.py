@@ -53,7 +53,13 @@ _PARITY: Final[Mapping[str, Any]] = {
     # The product of 8 unit vectors of 16 numbers has next to no gradient; free lengths let it grow.
     "unit_vectors": False,
 }
-_MISSING: Final[Mapping[str, Any]] = {"p_hat": (1.0,), "bits": (5,), "epochs": 40, "repeats": 3, "losses": _WITH_MISSING}
+_MISSING: Final[Mapping[str, Any]] = {
+    "p_hat": (1.0,),
+    "bits": (5,),
+    "losses": _WITH_MISSING,
+    "repeats": 3,
+    "weight_decay": 0.3,
+}
 """What other defaults a kind has."""
 
 
@@ -72,10 +78,10 @@ class XorConfig(ExperimentConfig):
     rows_test: int = Field(5_000, ge=1, description="complete, whatever is missing in training")
     embed_dim: int = Field(16, ge=1)
     unit_vectors: bool = Field(True, description="encoders end in an L2 norm")
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(40, ge=1)
     batch_size: int = Field(250, ge=2)
     lr: float = Field(0.1, gt=0)
-    weight_decay: float = Field(0.3, ge=0, description="less lets the encoders learn 10,000 rows by heart at small p_hat")
+    weight_decay: float = Field(1.0, ge=0, description="less lets the encoders learn 10,000 rows by heart at small p_hat")
     schedule: Literal["constant", "cosine"] = "cosine"
     logit_scale_init: float = -0.3
 
