@@ -19,11 +19,13 @@ class MissingRepresentation(nn.Module):
     """One learned vector per modality, put where a sample lacks that modality.
 
     The vectors start as ones, the neutral element of the product: a sample without labs is then scored by the product of
-    what it has. What was in the row before does not matter, not even NaN, and gets no gradient.
+    what it has. Among unit vectors ones are long, sqrt(d), and products with them outweigh all others; start from 0 there.
+    What was in the row before does not matter, not even NaN, and gets no gradient.
 
     Args:
         modalities: their names, or their number for sequences.
         embed_dim: d.
+        start: what every number of the vectors is at first.
 
     Raises:
         ValueError: no modality, or ``embed_dim`` is not positive.
@@ -38,12 +40,12 @@ class MissingRepresentation(nn.Module):
     Source: Saporta et al. 2024, the experiment on Symile-M3 with missing modalities.
     """
 
-    def __init__(self, modalities: Sequence[str] | int, embed_dim: int) -> None:
+    def __init__(self, modalities: Sequence[str] | int, embed_dim: int, *, start: float = 1.0) -> None:
         super().__init__()
         names = [str(i) for i in range(modalities)] if isinstance(modalities, int) else list(modalities)
         if not names or embed_dim < 1:
             raise ValueError(f"modalities={modalities!r}, embed_dim={embed_dim}; expected at least one of each")
-        self.vectors = nn.ParameterDict({name: nn.Parameter(torch.ones(embed_dim)) for name in names})
+        self.vectors = nn.ParameterDict({name: nn.Parameter(torch.full((embed_dim,), start)) for name in names})
 
     def forward(self, representations: Mapping[str, Tensor], present: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """The representations with the learned vectors where a modality is absent.

@@ -189,11 +189,7 @@ def _fit(
         batch_size = min(batch_size, rows)
         epochs = max(1, steps // (rows // batch_size))
     if loss == "symile_stand_in":
-        fill = MissingRepresentation(list(data), config.embed_dim)
-        # Ones, the usual start, are 4 times as long as the unit vectors they stand among: the products with them are so much
-        # larger than the others that training is for long about nothing else.
-        for vector in fill.parameters():
-            nn.init.zeros_(vector)
+        fill = MissingRepresentation(list(data), config.embed_dim, start=0.0)
     fit_encoders(
         encoders,
         PairwiseCLIPLoss() if loss == "clip" else SymileLoss("n"),

@@ -155,6 +155,7 @@ def test_learned_vectors_replace_what_is_absent_and_learn() -> None:
     assert fill.vectors["labs"].grad.tolist() == [2.0] * 3
     assert inputs["labs"].grad.tolist() == [[2.0] * 3, [0.0] * 3], "an absent row gets no gradient"
     assert fill(inputs, None)["labs"] is inputs["labs"]
+    assert MissingRepresentation(3, 2, start=0.0).vectors["2"].tolist() == [0.0, 0.0]
 
 
 ONES, ALL = torch.ones(2, 2), torch.ones(2, dtype=torch.bool)
