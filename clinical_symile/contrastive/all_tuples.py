@@ -67,6 +67,10 @@ class Tiling:
     columns: int
     kept_elements: int
 
+    def __post_init__(self) -> None:
+        if self.block_elements < 1 or self.columns < 1 or self.kept_elements < 0:
+            raise ValueError(f"{self}; expected positive numbers, and kept_elements of at least 0")
+
     @classmethod
     def for_device(cls, device: torch.device) -> Tiling:
         """What was measured best on a CPU (working tensors of 2 MB, 64 MB kept); large blocks for a GPU."""
@@ -288,7 +292,9 @@ class _Weights:
         """Overwrites the logits of a block, (block, n_middle, n_last), with their weights."""
         if self.close:
             by_prefix = torch.stack([values[index] for values, index in zip(self.by_prefix, digits, strict=True)]).sum(dim=0)
-            return logits.sub_(self.center).exp_().mul_(self.by_slice + by_prefix[:, None, None])
+            # No log-sum-exp limits tuples without any anchor row: their weight is 0, and must not become 0 times infinity.
+            shares = logits.sub_(self.center).clamp_(max=_SAFE_SPAN).exp_()
+            return shares.mul_(self.by_slice + by_prefix[:, None, None])
         *prefix_lse, middle_lse, last_lse = self.lse
         negated = torch.stack([-values[index] for values, index in zip(prefix_lse, digits, strict=True)]).logsumexp(dim=0)
         weights = (logits - middle_lse[:, None]).exp_()

@@ -103,7 +103,8 @@ def pairwise_retrieval_scores(candidates: Tensor, queries: Sequence[Tensor], pre
         ValueError: no query, a query row without any modality, or shapes, dtypes or devices that do not match.
     """
     gallery, *parts = check_query(candidates, queries, present, absent_as=0.0)
-    return torch.stack(parts).sum(dim=0) @ gallery.T
+    with torch.autocast(gallery.device.type, enabled=False):
+        return torch.stack(parts).sum(dim=0) @ gallery.T
 
 
 class PairwiseCLIPLoss(nn.Module):

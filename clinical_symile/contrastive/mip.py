@@ -60,7 +60,8 @@ def retrieval_scores(candidates: Tensor, queries: Sequence[Tensor], present: Seq
     Source: Saporta et al. 2024, zero-shot prediction.
     """
     gallery, *parts = check_query(candidates, queries, present, absent_as=1.0)
-    return product(parts) @ gallery.T
+    with torch.autocast(gallery.device.type, enabled=False):
+        return product(parts) @ gallery.T
 
 
 def check_query(

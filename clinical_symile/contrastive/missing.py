@@ -23,7 +23,7 @@ class MissingRepresentation(nn.Module):
     What was in the row before does not matter, not even NaN, and gets no gradient.
 
     Args:
-        modalities: their names, or their number for sequences.
+        modalities: their names, or their number; then the names are "0", "1", ….
         embed_dim: d.
         start: what every number of the vectors is at first.
 
@@ -51,7 +51,7 @@ class MissingRepresentation(nn.Module):
         """The representations with the learned vectors where a modality is absent.
 
         Args:
-            representations: (n, d) under the name (or, as a string, the position) of each modality.
+            representations: (n, d) under the name of each modality.
             present: (n,) bool under the same keys; ``None`` if nothing is missing.
 
         Returns:

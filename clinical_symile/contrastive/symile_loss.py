@@ -79,8 +79,7 @@ def symile_loss(
         raise ValueError(f"negative_sampling={negative_sampling!r}; choose 'n' or 'n_squared'")
     if compatible and present is not None:
         raise ValueError("compatible=True draws as the authors' package, which knows no missing modalities; leave present out")
-    if product_dtype not in (None, torch.bfloat16, torch.float16):
-        raise ValueError(f"product_dtype={product_dtype}; choose torch.bfloat16, torch.float16 or None")
+    _check_product_dtype(product_dtype)
     with loss_batch(representations, logit_scale, present, gather=gather, process_group=process_group) as batch:
         modalities = len(batch.tensors)
         if modalities == 2 and (negative_sampling == "n_squared" or not compatible):
@@ -128,6 +127,11 @@ def _draw(batch: LossBatch, rows: Tensor, compatible: bool, generator: torch.Gen
     return negatives
 
 
+def _check_product_dtype(dtype: torch.dtype | None) -> None:
+    if dtype not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(f"product_dtype={dtype}; choose torch.bfloat16, torch.float16 or None")
+
+
 def tuples_per_row(n: int, modalities: int, negative_sampling: NegativeSampling) -> int:
     """How many tuples each row compares, the positive included: the number whose logarithm bounds the information.
 
@@ -168,6 +172,7 @@ class SymileLoss(nn.Module):
         super().__init__()
         if negative_sampling not in get_args(NegativeSampling):
             raise ValueError(f"negative_sampling={negative_sampling!r}; choose 'n' or 'n_squared'")
+        _check_product_dtype(product_dtype)
         self.negative_sampling: NegativeSampling = negative_sampling
         self.compatible = compatible
         self.gather = gather

@@ -104,7 +104,8 @@ def fit_encoders(
             optimizer.step()
             logit_scale.clamp_()
             rate.step()
-    if not math.isfinite(value.item()):
+    finite = all(bool(parameter.isfinite().all()) for parameter in parameters)  # the last step came after the last loss
+    if not (finite and math.isfinite(value.item())):
         raise ValueError(f"the loss became {value.item()}; try a smaller lr than {lr:g}")
     encoders.eval()
 

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from clinical_symile.config import Section
-from clinical_symile.errors import ClinicalSymileError
+from clinical_symile.errors import ClinicalSymileError, ConfigError
 from clinical_symile.execution import map_items
 from clinical_symile.experiments.intervals import HALF_WIDTH
 from clinical_symile.stage import RunOptions, Stage, Workspace, atomic_path, digest_json, track, write_json
@@ -34,7 +34,9 @@ _FIGURE_STYLE = {"svg.hashsalt": "clinical-symile", "svg.fonttype": "path", "fon
 class ExperimentConfig(Section):
     """What every experiment has."""
 
-    seed: int = Field(0, ge=0, description="all randomness derives from it")
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    seed: int = Field(0, ge=0, le=2**31, description="all randomness derives from it")
 
     def variant(self) -> str:
         """What distinguishes a kind of this experiment from others in the name of its folder; empty for the usual one."""
@@ -100,12 +102,16 @@ def run_experiment(name: str, config: ExperimentConfig, workspace: Workspace, op
         What was found; ``None`` for a dry run.
 
     Raises:
+        ConfigError: the configuration names something twice.
         ClinicalSymileError: a worker died, or the tracking store cannot be used; what is finished is kept.
     """
     experiment, _ = find_experiment(name)
     title = f"{name}_{config.variant()}" if config.variant() else name
     stage = Stage(f"experiment {name}", workspace.root / "experiments" / title, inputs={}, config=config, options=options)
     cells = experiment.cells(config)
+    twice = [cell for number, cell in enumerate(cells) if cell in cells[:number]]
+    if twice:  # it would count as two repeats
+        raise ConfigError(f"experiment {name}: {_text(twice[0])} would be run twice; name each loss and each value once")
     if options.dry_run:
         done = len(_finished(stage.output, stage.key))
         stage.announce({"cells": f"{len(cells)}, of which {done} are done", "processes": options.jobs})
@@ -129,7 +135,7 @@ def read_results(folder: Path) -> pd.DataFrame:
 def _run_cells(
     name: str, config: ExperimentConfig, cells: Sequence[Cell], stage: Stage, options: RunOptions
 ) -> list[dict[str, Any]]:
-    """The rows of all cells in their order; each cell's are on disk as soon as it is done."""
+    """The rows of all cells in their order; a cell's are on disk as soon as it and those before it are done."""
     finished = _finished(stage.output, stage.key)
     pending = [cell for cell in cells if digest_json(cell) not in finished]
     work = partial(_run_cell, name, config.model_dump_json())

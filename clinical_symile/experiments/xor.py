@@ -3,7 +3,9 @@
 Linear encoders learn from ``a``, ``b`` and ``c`` of the XOR family (``simulation.xor``) and are asked for ``b`` given ``a`` and
 ``c``, every vector being a candidate. The best guess is ``b = a xor c`` whatever p; it is right with probability
 ``2^-d + p (1 - 2^-d)``. The score of a linear encoder can express it: with signs A, B, C of the bits,
-``sum_j A_j B_j C_j`` is largest there. A score of pairs cannot, because b tells nothing about a, or about c.
+``sum_j A_j B_j C_j`` is largest there. A sum of scores of pairs cannot express it, and pairs give it nothing to learn: b is
+independent of a, and of c. What such a sum then guesses is decided by noise, and right by chance on average over fits; a single
+fit of 1 bit, asked only four different questions, can be right in up to three of them.
 
 Three kinds, each with defaults of its own:
 

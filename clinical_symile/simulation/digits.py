@@ -2,7 +2,7 @@
 
 ``a`` and ``b`` are images of digits, ``c`` is the sum of the two modulo 10. The digits are drawn uniformly and independently,
 so ``c`` is uniform whatever ``a`` is, and whatever ``b`` is: every pair is independent, and the total correlation is log 10,
-all of it of higher order. A score of pairs stays at chance, 1 in 10.
+all of it of higher order. A loss on pairs has nothing to learn and stays at chance, 1 in 10.
 
 The 1,797 images (8 x 8, from 43 writers) are those that scikit-learn brings along; nothing is downloaded.
 

@@ -100,6 +100,14 @@ def test_half_precision_adds_up_in_float32() -> None:
     assert retrieval_scores(ones, [ones, ones]).dtype == torch.float32
 
 
+@pytest.mark.parametrize("score", [retrieval_scores, pairwise_retrieval_scores])
+def test_autocast_does_not_lower_the_precision_of_scores(score) -> None:
+    tensors = [r.float() for r in batch(3, 4, 300)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = score(tensors[0], tensors[1:])
+    assert torch.equal(inside, score(tensors[0], tensors[1:]))
+
+
 def test_mixed_dtypes_are_promoted() -> None:
     r = torch.ones(2, 3)
     assert multilinear_inner_product([r.half(), r.double()]).dtype == torch.float64

@@ -102,6 +102,23 @@ def test_a_modality_absent_in_a_whole_batch_gives_no_nan(loss, absent: tuple[int
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
+def test_tuples_without_any_anchor_may_score_anything() -> None:
+    # Rows 5, 6 and 7 have one modality each: their tuple is in nobody's softmax, and its logit is 1,000.
+    present = [torch.tensor([True] * 5 + [m == 0, m == 1, m == 2]) for m in range(3)]
+    representations = [torch.randn(8, 4, generator=torch.Generator().manual_seed(m)) for m in range(3)]
+    for m, r in enumerate(representations):
+        r[:5, 0] = 0
+        r[5 + m] = torch.tensor([10.0, 0, 0, 0])
+        r.requires_grad_()
+    loss = symile_loss(representations, 1.0, "n_squared", present=present)
+    gradients = torch.autograd.grad(loss, representations)
+    doubles = [r.detach().double().requires_grad_() for r in representations]
+    expected = loop_n_squared(doubles, present, 1.0)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(gradients, torch.autograd.grad(expected, doubles), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 def test_what_stands_in_an_absent_row_never_matters(loss) -> None:
     representations, present = incomplete(4, 9, 4, seed=5, share=0.15)

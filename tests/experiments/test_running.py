@@ -153,6 +153,8 @@ def test_finished_cells_are_not_run_again(tmp_path: Path, monkeypatch: pytest.Mo
         (["digits", "--set", "epochs"], "write it as key=value, for example epochs=5"),
         (["digits", "--set", "losses=[gram]"], "losses.0 = 'gram'"),
         (["digits", "--set", "rows_train=10"], "rows_train=10 is smaller than batch_size"),
+        (["digits", "--set", "losses=[clip, clip]"], "loss clip, repeat 0 would be run twice"),
+        (["digits", "--set", "lr=.inf"], "lr = inf: Input should be a finite number"),
         (["digits", "--config", "digitz"], "no such preset (presets: "),
         (["digits", "--set", "share_test=0.9"], "add up to more than 1"),
     ],
