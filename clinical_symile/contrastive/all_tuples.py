@@ -73,9 +73,9 @@ class Tiling:
 
     @classmethod
     def for_device(cls, device: torch.device) -> Tiling:
-        """What was measured best on a CPU (working tensors of 2.6 MB, up to 92 MB kept); large blocks for a GPU."""
+        """What was measured best on a CPU (working tensors of 10 MB, up to 92 MB kept); large blocks for a GPU."""
         if device.type == "cpu":
-            return cls(block_elements=5 << 17, columns=1024, kept_elements=22 << 20)
+            return cls(block_elements=5 << 19, columns=512, kept_elements=22 << 20)
         return cls(block_elements=1 << 26, columns=1 << 14, kept_elements=1 << 28)
 
 
@@ -120,20 +120,16 @@ class _AllTuples(torch.autograd.Function):
         middle_lse = like.new_full((len(representations[-2]),), -torch.inf)
         last_lse = like.new_full((len(representations[-1]),), -torch.inf)
         positive_logits = like.new_full(positives[0].shape, -torch.inf)
-        kept: list[Tensor] = []
-        room = tiling.kept_elements if any(ctx.needs_input_grad) else 0
+        kept = cube.space_to_keep(tiling.kept_elements if any(ctx.needs_input_grad) else 0)
         for block in cube.blocks():
-            logits = cube.logits(block)
+            logits = cube.logits(block, kept)
             # One log-sum-exp per row serves the anchors of the prefix and the one of the middle axis.
-            rows = logits.logsumexp(dim=2)
+            rows, columns = _log_sum_exps(logits, cube.buffer("exponentials", *logits.shape))
             per_prefix[block.start : block.stop] = rows.logsumexp(dim=1)
             middle_lse = torch.logaddexp(middle_lse, rows.logsumexp(dim=0))
-            last_lse = torch.logaddexp(last_lse, logits.logsumexp(dim=(0, 1)))
+            last_lse = torch.logaddexp(last_lse, columns)
             among, where = cube.positives_of(block)
             positive_logits[among] = logits[where]
-            if logits.numel() <= room and len(kept) == (block.start - cube.share.start) // cube.block_size:
-                kept.append(logits)
-                room -= logits.numel()
         partial = [*_per_axis(per_prefix, cube.prefix_sizes), middle_lse, last_lse, positive_logits]
         if ranks is not None:
             joined = gather_batch([torch.cat(partial)[:, None]], ranks.group).tensors[0].view(ranks.size, -1).logsumexp(dim=0)
@@ -141,25 +137,27 @@ class _AllTuples(torch.autograd.Function):
         *lse, positive_logits = partial
 
         ctx.cube_settings = (tiling, ranks, product_dtype)
-        ctx.counts = (anchors, len(kept))
-        ctx.save_for_backward(logit_scale, *representations, *positives, *lse, *kept)
+        ctx.save_for_backward(kept, logit_scale, *representations, *positives, *lse)
         anchor_lse = torch.stack([values[index] for values, index in zip(lse, positives, strict=True)])
         return (anchor_lse - positive_logits).mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        anchors, kept_blocks = ctx.counts
-        logit_scale, *rest = ctx.saved_tensors
+        kept, logit_scale, *rest = ctx.saved_tensors
+        anchors = len(rest) // 3
         representations, positives, lse = (rest[k * anchors : (k + 1) * anchors] for k in range(3))
-        kept = rest[3 * anchors :]
         tiling, ranks, product_dtype = ctx.cube_settings
         cube = _Cube(representations, logit_scale, positives, tiling, ranks, product_dtype)
         weights = _Weights(lse, positives)
         gradients = [torch.zeros_like(representation) for representation in representations]
-        for number, block in enumerate(cube.blocks()):
-            # A copy, because backward may be called again with retain_graph.
-            logits = kept[number].clone() if number < kept_blocks else cube.logits(block)
+        for block in cube.blocks():
+            logits = cube.buffer("logits", len(block), *kept.shape[1:])
+            if block.stop - cube.share.start <= len(kept):
+                # A copy, because backward may be called again with retain_graph.
+                logits.copy_(cube.kept_slices(kept, block))
+            else:
+                cube.logits(block)  # into the buffer
             g = weights.apply_(logits, cube.digits(block))
             g[cube.positives_of(block)[1]] -= anchors
             cube.add_gradients(g, block, gradients)
@@ -194,6 +192,7 @@ class _Cube:
         self.chunks = [slice(start, min(start + tiling.columns, d)) for start in range(0, d, tiling.columns)]
         slice_elements = len(self.middle) * max(len(self.last), min(d, tiling.columns))
         self.block_size = max(1, tiling.block_elements // slice_elements)
+        self._buffers: dict[str, Tensor] = {}
         flat = torch.zeros_like(positives[0])
         for index, length in zip(positives, self.prefix_sizes, strict=False):
             flat = flat * length + index
@@ -225,14 +224,35 @@ class _Cube:
         flat = torch.tensor(self.positive_prefixes[among], dtype=torch.int64, device=middle.device)
         return among, (flat - block.start, middle, last)
 
-    def logits(self, block: range) -> Tensor:
-        """``s T`` of the block, (block, n_middle, n_last)."""
-        prefix = self.prefix(self.digits(block))
-        first, *others = self.chunks
-        logits = self._product(self._outer(prefix, first), self.last[:, first].T)
-        for chunk in others:
-            self._add_product(logits, self._outer(prefix, chunk), self.last[:, chunk].T)
-        return logits.view(len(block), len(self.middle), len(self.last))
+    def buffer(self, name: str, *shape: int) -> Tensor:
+        """Space of this shape that is used again in the next block: fresh memory costs more than what is done with it."""
+        size = math.prod(shape)
+        if name not in self._buffers or self._buffers[name].numel() < size:
+            self._buffers[name] = self.last.new_empty(size)
+        return self._buffers[name][:size].view(shape)
+
+    def space_to_keep(self, elements: int) -> Tensor:
+        """Space for as many whole blocks, from the first on, as have room in that many numbers, (kept, n_middle, n_last)."""
+        slice_elements = len(self.middle) * len(self.last)
+        kept = min(len(self.share), elements // slice_elements)
+        if kept < len(self.share):
+            kept -= kept % self.block_size
+        return self.last.new_empty(kept, len(self.middle), len(self.last))
+
+    def kept_slices(self, kept: Tensor, block: range) -> Tensor:
+        """Where the block's logits are among the kept ones."""
+        return kept[block.start - self.share.start : block.stop - self.share.start]
+
+    def logits(self, block: range, kept: Tensor | None = None) -> Tensor:
+        """``s T`` of the block, (block, n_middle, n_last): among the kept ones if there is room, else in a buffer."""
+        if kept is not None and block.stop - self.share.start <= len(kept):
+            logits = self.kept_slices(kept, block)
+        else:
+            logits = self.buffer("logits", len(block), len(self.middle), len(self.last))
+        prefix, total = self.prefix(self.digits(block)), logits.flatten(0, 1)
+        for number, chunk in enumerate(self.chunks):
+            self._product(self._outer(prefix, chunk), self.last[:, chunk].T, total, add=number > 0)
+        return logits
 
     def add_gradients(self, g: Tensor, block: range, gradients: Sequence[Tensor]) -> None:
         """Adds what the block's derivatives ``g`` (block, n_middle, n_last) by its logits mean for each modality."""
@@ -243,10 +263,11 @@ class _Cube:
         by_prefix = torch.empty_like(prefix)
         for chunk in self.chunks:
             outer = self._outer(prefix, chunk)
-            self._add_product(last_gradient[:, chunk], flat.T, outer)
-            through = self._product(flat, self.last[:, chunk]).view(len(block), len(self.middle), -1)
-            torch.mul(through, self.middle[:, chunk], out=outer.view_as(through))
-            by_prefix[:, chunk] = outer.view_as(through).sum(dim=1)
+            self._product(flat.T, outer, last_gradient[:, chunk], add=True)
+            through = self.buffer("through", *outer.shape)
+            self._product(flat, self.last[:, chunk], through)
+            through = through.view(len(block), len(self.middle), -1)
+            by_prefix[:, chunk] = torch.mul(through, self.middle[:, chunk], out=outer.view_as(through)).sum(dim=1)
             middle_gradient[:, chunk] += through.mul_(prefix[:, None, chunk]).sum(dim=0)
         for m, digit in enumerate(digits):
             others = [rows[index] for k, (rows, index) in enumerate(zip(self.prefixes, digits, strict=True)) if k != m]
@@ -254,23 +275,33 @@ class _Cube:
 
     def _outer(self, prefix: Tensor, chunk: slice) -> Tensor:
         """Every prefix times every row of the middle modality, (block * n_middle, columns)."""
-        return (prefix[:, None, chunk] * self.middle[:, chunk]).flatten(0, 1)
+        space = self.buffer("outer", len(prefix), len(self.middle), chunk.stop - chunk.start)
+        return torch.mul(prefix[:, None, chunk], self.middle[:, chunk], out=space).flatten(0, 1)
 
-    def _product(self, left: Tensor, right: Tensor) -> Tensor:
-        """``left @ right``, of operands in the dtype of the products, but added up in that of the representations."""
+    def _product(self, left: Tensor, right: Tensor, total: Tensor, *, add: bool = False) -> None:
+        """``total = left @ right``, or adds it; operands in the dtype of the products, added up in that of ``total``."""
         if self.product_dtype is None:
-            return left @ right
+            total.addmm_(left, right, beta=int(add))
+            return
+        left, right = left.to(self.product_dtype), right.to(self.product_dtype)
         if left.is_cuda:
-            return torch.mm(left.to(self.product_dtype), right.to(self.product_dtype), out_dtype=left.dtype)
-        # CPUs lack the mixed product; rounding the operands first gives the same numbers.
-        return left.to(self.product_dtype).to(left.dtype) @ right.to(self.product_dtype).to(left.dtype)
+            found = torch.mm(left, right, out_dtype=total.dtype)
+        else:  # CPUs lack the mixed product; rounding the operands first gives the same numbers
+            found = left.to(total.dtype) @ right.to(total.dtype)
+        total.copy_(total + found if add else found)
 
-    def _add_product(self, total: Tensor, left: Tensor, right: Tensor) -> None:
-        """``total += left @ right``."""
-        if self.product_dtype is None:
-            total.addmm_(left, right)
-        else:
-            total += self._product(left, right)
+
+def _log_sum_exps(logits: Tensor, space: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-sum-exp over the last axis, (block, n_middle), and over the first two, (n_last,); ``space`` is like ``logits``.
+
+    One exponential per logit is enough while the largest of every row and column is near the largest of all.
+    """
+    largest = logits.max()
+    exponentials = torch.sub(logits, largest, out=space).exp_()
+    rows, columns = exponentials.sum(dim=2), exponentials.sum(dim=(0, 1))
+    if bool(torch.minimum(rows.min(), columns.min()) > math.exp(-_SAFE_SPAN)):
+        return rows.log_().add_(largest), columns.log_().add_(largest)
+    return logits.logsumexp(dim=2), logits.logsumexp(dim=(0, 1))
 
 
 class _Weights:
