@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+import psutil
 
 from clinical_symile.errors import ClinicalSymileError
 
@@ -35,7 +40,8 @@ def map_items(
     # forkserver: workers inherit neither threads nor open files of this process, and the heavy imports happen once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    with ProcessPoolExecutor(max_workers=min(jobs, len(items)), mp_context=context) as pool:
+    pool = ProcessPoolExecutor(min(jobs, len(items)), context, initializer=_end_with, initargs=(os.getpid(),))
+    with pool:
         waiting: deque[Future[Result]] = deque()
         upcoming = iter(items)
         try:
@@ -54,3 +60,22 @@ def map_items(
             for future in waiting:
                 future.cancel()
             raise
+
+
+def _end_with(owner: int) -> None:
+    """Ends this worker when the process that wants its results is gone: a killed one cannot say goodbye."""
+    process = psutil.Process(owner)
+
+    def watch() -> None:
+        while _lives(process):
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

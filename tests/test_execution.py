@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from clinical_symile.errors import ClinicalSymileError, InputError
@@ -40,3 +45,29 @@ def test_an_items_error_reaches_the_caller(jobs: int) -> None:
 def test_a_killed_worker_is_one_clear_message() -> None:
     with pytest.raises(ClinicalSymileError, match="worker process died"):
         list(map_items(die, range(4), jobs=2))
+
+
+def test_workers_end_with_the_process_that_wanted_their_results(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text(
+        "import os, pathlib, time\n"
+        "def sleep(folder):\n"
+        "    (pathlib.Path(folder) / f'{os.getpid()}.pid').touch()\n"
+        "    time.sleep(600)\n"
+    )
+    program = (
+        "from sleeper import sleep; from clinical_symile.execution import map_items\n"
+        f"list(map_items(sleep, [{str(tmp_path)!r}] * 2, jobs=2))"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    with subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path}) as owner:
+        _until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+        owner.send_signal(signal.SIGKILL)
+    workers = [int(file.stem) for file in tmp_path.glob("*.pid")]
+    _until(lambda: not any(psutil.pid_exists(worker) for worker in workers))
+
+
+def _until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)

@@ -1,6 +1,5 @@
 """The mathematics of contrastive learning with any number of modalities. Knows torch, and nothing clinical."""
 
-from clinical_symile.contrastive.all_tuples import Tiling
 from clinical_symile.contrastive.clip_loss import PairwiseCLIPLoss, pairwise_clip_loss, pairwise_retrieval_scores
 from clinical_symile.contrastive.gate_alarm import collapse_alarm, gate_report
 from clinical_symile.contrastive.gated_loss import GatedSymileLoss, gated_symile_loss
@@ -15,6 +14,7 @@ from clinical_symile.contrastive.representations import Presence, Representation
 from clinical_symile.contrastive.symile_loss import NegativeSampling, SymileLoss, symile_loss, tuples_per_row
 from clinical_symile.contrastive.total_correlation import Certificate, calibrate_scale, certify_total_correlation, symile_bound
 from clinical_symile.contrastive.triangle import TriangleLoss, triangle_area, triangle_retrieval_scores
+from clinical_symile.contrastive.tuple_cube import Tiling
 
 __all__ = [
     "Certificate",

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from clinical_symile.contrastive.all_tuples import Ranks, Tiling, all_tuples_loss
+from clinical_symile.contrastive.all_tuples import all_tuples_loss
 from clinical_symile.contrastive.clip_loss import pairwise_losses
 from clinical_symile.contrastive.gather import same_on_all_ranks
 from clinical_symile.contrastive.loss_batch import LossBatch, loss_batch
 from clinical_symile.contrastive.representations import Presence, Representations
 from clinical_symile.contrastive.sampled_tuples import draw_negatives, draw_present_negatives, sampled_tuples_losses
+from clinical_symile.contrastive.tuple_cube import Ranks, Tiling
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

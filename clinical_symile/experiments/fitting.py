@@ -49,8 +49,6 @@ def fit_encoders(
     present: Mapping[str, Tensor] | None = None,
     fill: MissingRepresentation | None = None,
     schedule: Schedule = "cosine",
-    loss_lr_factor: float = 1.0,
-    max_gradient_norm: float | None = None,
 ) -> None:
     """Trains the encoders in place, on batches that are drawn anew in every epoch.
 
@@ -67,8 +65,6 @@ def fit_encoders(
         present: (n,) bool under the same names; ``None`` if nothing is missing.
         fill: learned vectors for what is missing. With them the loss sees complete rows and gets no ``present``.
         schedule: of the learning rate, with a linear warm-up over the first 5 % of the steps where it is cosine.
-        loss_lr_factor: the learning rate of the loss's own parameters, as a multiple.
-        max_gradient_norm: clips the gradient of all parameters together; ``None`` for no limit.
 
     Raises:
         ValueError: names that differ, fewer rows than a batch has, or a loss that is not finite.
@@ -81,7 +77,7 @@ def fit_encoders(
     groups: list[dict[str, Any]] = [
         {"params": list(encoders.parameters()), "weight_decay": weight_decay, "lr": lr},
         {"params": list(logit_scale.parameters()), "weight_decay": 0.0, "lr": lr},
-        {"params": list(loss.parameters()), "weight_decay": 0.0, "lr": lr * loss_lr_factor},
+        {"params": list(loss.parameters()), "weight_decay": 0.0, "lr": lr},
         {"params": [] if fill is None else list(fill.parameters()), "weight_decay": 0.0, "lr": lr},
     ]
     groups = [group for group in groups if group["params"]]
@@ -99,8 +95,6 @@ def fit_encoders(
             value = loss(representations, logit_scale(), generator, present=flags)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
-            if max_gradient_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
             optimizer.step()
             logit_scale.clamp_()
             rate.step()

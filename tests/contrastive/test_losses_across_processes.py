@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from clinical_symile.contrastive import LogitScale, PairwiseCLIPLoss, SymileLoss, symile_loss
-from clinical_symile.contrastive.all_tuples import Tiling
+from clinical_symile.contrastive.tuple_cube import Tiling
 
 ROWS, INPUTS, EMBEDDING = 4, 3, 5
 CASES = [

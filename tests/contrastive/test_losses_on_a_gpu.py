@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clinical_symile.contrastive import PairwiseCLIPLoss, SymileLoss, symile_loss
-from clinical_symile.contrastive.all_tuples import Tiling
+from clinical_symile.contrastive.tuple_cube import Tiling
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinical_symile.contrastive import PairwiseCLIPLoss, SymileLoss, pairwise_clip_loss, symile_loss, tuples_per_row
-from clinical_symile.contrastive.all_tuples import Tiling
 from clinical_symile.contrastive.sampled_tuples import draw_negatives
+from clinical_symile.contrastive.tuple_cube import Tiling
 
 TILINGS = [
     Tiling(block_elements=1, columns=2, kept_elements=0),  # slice by slice, computed again in backward
